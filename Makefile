@@ -1,0 +1,51 @@
+# make demo     the miniature: a small dataset in results/mini, ten minutes on two cores
+# make test     the whole test suite
+# make real MUSICCAPS=musiccaps-public.csv     the real table through the miniature's models
+# make format | lint | clean
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+MINI := results/mini
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+# Without it Snakemake keeps caches in the home directory, where two checkouts would share them.
+export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
+
+.PHONY: demo test real lint format clean
+
+$(VENV)/.installed: requirements.txt requirements-no-deps.txt envs/cpu_torch_shim.py
+	@for python in $(PYTHON) python3.11 python3.12 python3; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; then \
+	    found=$$python; break; fi; done; \
+	if [ -z "$$found" ]; then \
+	  echo "error: Python 3.11 or 3.12 is needed, found $$(python3 --version 2>&1). Install one, or say where it is: make demo PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
+	echo "Installing into $(VENV) with $$($$found --version)"; $$found -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet setuptools==84.2.1 wheel
+	$(BIN)/python -m pip install --quiet --no-build-isolation -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -r requirements-no-deps.txt
+	cp envs/cpu_torch_shim.py "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	echo 'import cpu_torch_shim' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/cpu_torch_shim.pth"
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/snakemake --workflow-profile mini
+	@[ $(MINI)/report.zip -nt $(MINI)/conceptcaps.parquet ] || $(BIN)/snakemake --workflow-profile mini --report $(MINI)/report.zip
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.headline $(MINI)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+real: $(VENV)/.installed
+	@[ -f "$(MUSICCAPS)" ] || { echo "error: say where the table is: make real MUSICCAPS=path/to/musiccaps-public.csv" >&2; exit 1; }
+	$(BIN)/snakemake --workflow-profile mini --configfile overlays/mini.yaml overlays/real_musiccaps.yaml --config 'sources={musiccaps: {path: $(MUSICCAPS)}}'
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.headline results/real_musiccaps
+
+lint: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/test_style.py
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/snakefmt Snakefile rules
+
+clean:
+	rm -rf $(MINI)

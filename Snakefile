@@ -1,0 +1,51 @@
+"""ConceptCaps: concept datasets for music models, from MusicCaps tags to TCAV.
+
+    snakemake --profile slurm results/conceptcaps.parquet     on a cluster
+    snakemake results/conceptcaps.parquet                     on one workstation
+    snakemake --workflow-profile mini                         in miniature, on a laptop
+
+Stage targets: tags, captions, audio, scores, tcav, dataset, figures. `-n` shows what would run and why.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+# A limit such as `resources: {gpu: 1}` is about one machine; a cluster's jobs are not held to it.
+resource_scopes:
+    gpu="local",
+
+
+wildcard_constraints:
+    arm="conceptcaps|base|zero_shot",
+    shard=r"\d{5}",
+
+
+include: "rules/common.smk"
+
+
+check_config()
+
+
+onstart:
+    check_results_writable()
+
+
+include: "rules/targets.smk"
+include: "rules/sources.smk"
+include: "rules/distill.smk"
+include: "rules/vae.smk"
+include: "rules/captions.smk"
+include: "rules/audio.smk"
+include: "rules/scores.smk"
+include: "rules/tcav.smk"
+include: "rules/dataset.smk"
+include: "rules/figures.smk"
+include: "rules/mini.smk"

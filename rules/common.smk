@@ -1,0 +1,148 @@
+"""Functions of the rules: the checked config, shards, fingerprints. No rules here."""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+FIGURES = ["tags", "vae", "text", "clap", "genrecnn", "tcav"]
+MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2"]
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
+
+from conceptcaps.errors import InputError
+from conceptcaps.fingerprint import script_fingerprint
+from conceptcaps.settings import check_settings
+
+
+def check_config():
+    """Stop with one message that lists everything wrong with the merged config."""
+    try:
+        check_settings(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
+    except InputError as error:
+        raise WorkflowError(str(error))
+
+
+def check_results_writable():
+    """Stop before the first job when the results directory cannot be written."""
+    results = Path(config["pathvars"]["results"])
+    probe = results / f".writable.{os.getpid()}"
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise WorkflowError(
+            f"pathvars.results: {results} cannot be written ({error.strerror}). "
+            "Name a directory that you may write, or free the disk."
+        )
+
+
+def setting(path):
+    """Return the config value at a dotted path such as 'audio.model'."""
+    value = config
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
+def canonical(value):
+    """Return a value as canonical JSON for params; a function, so that braces stay as they are."""
+    text = json.dumps(value, sort_keys=True)
+    return lambda wildcards: text
+
+
+def section(path, *keys):
+    """Return the config section at `path`, or only `keys` of it, as canonical JSON for params."""
+    value = setting(path)
+    return canonical({key: value[key] for key in keys} if keys else value)
+
+
+def fingerprint(rule_name):
+    """Return the hash of the code that a rule runs (see conceptcaps.fingerprint)."""
+    return script_fingerprint(Path(workflow.basedir) / f"workflow/scripts/{rule_name}.py")
+
+
+def local(path, revision):
+    """Return [model directory] when a config entry names a local one, [] for a hub id.
+
+    A directory that the workflow builds itself is an ordinary input; any other must exist.
+    """
+    model = setting(path)
+    if setting(revision) is not None:
+        return []
+    built = model.startswith(config["pathvars"]["mini_models"])
+    if not built and not Path(model).is_dir():
+        raise WorkflowError(
+            f"{path}: there is no directory '{model}'. Name a directory with the model's files, "
+            f"or a hub id together with {revision}."
+        )
+    return [model]
+
+
+def source_file(section_name, kind):
+    """Return [path] of a source whose kind is a local file or folder, which must exist."""
+    source = setting(section_name)
+    if source["kind"] != kind:
+        return []
+    if not Path(source["path"]).exists():
+        raise WorkflowError(
+            f"{section_name}.path: there is no {kind} '{source['path']}'. "
+            f"Give its path, or another {section_name}.kind."
+        )
+    return [source["path"]]
+
+
+def n_items(arm):
+    """Return how many tag sets an arm captions and plays."""
+    total = config["tags"]["items"]
+    return total if arm == "conceptcaps" else min(total, config["arms"]["compared_items"])
+
+
+def shards(arm):
+    """Return the shard names of an arm: 00000, 00001, ..."""
+    return [f"{i:05d}" for i in range(math.ceil(n_items(arm) / config["shards"]["items"]))]
+
+
+def arms():
+    """Return the arms of this run, the dataset's own first."""
+    return ["conceptcaps", *config["arms"]["compared"]]
+
+
+def arm_files(pattern):
+    """Return {arm: [file of each shard]} for a pattern with {arm} and {shard}."""
+    return {arm: expand(pattern, arm=arm, shard=shards(arm)) for arm in arms()}
+
+
+def all_arm_files(pattern):
+    """Return the files of all arms for a pattern with {arm} and {shard}."""
+    return [path for paths in arm_files(pattern).values() for path in paths]
+
+
+def clap_shards(wildcards):
+    """Return {arm: [CLAP table of each shard]}."""
+    return arm_files("<results>/scores/{arm}/clap/{shard}.parquet")
+
+
+def heldout_captions(wildcards):
+    """Return {arm: captions of the held-out tags}."""
+    return {arm: f"<results>/captions/{arm}/heldout.parquet" for arm in arms()}
+
+
+def adapter(wildcards):
+    """Return the adapter for the fine-tuned arm, nothing for the others."""
+    return ["<results>/captioner/adapter"] if wildcards.arm == "conceptcaps" else []
+
+
+def clip_audio_shards():
+    """Return the shard names of MusicCaps' own clips."""
+    rows = config["sources"]["musiccaps"]["rows"]
+    return [f"{i:05d}" for i in range(math.ceil(rows / config["shards"]["items"]))]
+
+
+def grows(amount):
+    """Return a resource that grows with every retry of a job."""
+    return lambda wildcards, attempt: amount * attempt

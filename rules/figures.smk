@@ -1,0 +1,177 @@
+"""Draw the report's figures, each as PNG and as vector.
+
+inputs:  the stages' tables and figures
+outputs: <results>/figures/{tags,vae,text,clap,genrecnn,tcav}.{png,svg}
+steps:   plot_tags, plot_vae, plot_text, plot_clap, plot_genrecnn, plot_tcav
+"""
+
+
+rule plot_tags:
+    """The tags: MusicCaps, the distilled pairs, the samples."""
+    input:
+        clips="<results>/musiccaps/clips.parquet",
+        pairs="<results>/distill/pairs.parquet",
+        tags="<results>/tags/tags.parquet",
+    output:
+        png=report(
+            "<results>/figures/tags.png",
+            caption="../workflow/report/tags.rst",
+            category="Tags",
+            labels={"figure": "tags"},
+        ),
+        svg="<results>/figures/tags.svg",
+    log:
+        "<logs>/plot_tags.log",
+    benchmark:
+        "<benchmarks>/plot_tags.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        code=fingerprint("plot_tags"),
+    script:
+        "../workflow/scripts/plot_tags.py"
+
+
+rule plot_vae:
+    """The VAE's training curve."""
+    input:
+        history="<results>/vae/history.parquet",
+    output:
+        png=report(
+            "<results>/figures/vae.png",
+            caption="../workflow/report/vae.rst",
+            category="Tags",
+            labels={"figure": "vae"},
+        ),
+        svg="<results>/figures/vae.svg",
+    log:
+        "<logs>/plot_vae.log",
+    benchmark:
+        "<benchmarks>/plot_vae.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        code=fingerprint("plot_vae"),
+    script:
+        "../workflow/scripts/plot_vae.py"
+
+
+rule plot_text:
+    """The text metrics of every arm."""
+    input:
+        scores="<results>/scores/text.json",
+    output:
+        png=report(
+            "<results>/figures/text.png",
+            caption="../workflow/report/text.rst",
+            category="Captions",
+            labels={"figure": "text"},
+        ),
+        svg="<results>/figures/text.svg",
+    log:
+        "<logs>/plot_text.log",
+    benchmark:
+        "<benchmarks>/plot_text.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        code=fingerprint("plot_text"),
+    script:
+        "../workflow/scripts/plot_text.py"
+
+
+rule plot_clap:
+    """The CLAP scores of every arm."""
+    input:
+        unpack(clap_shards),
+    output:
+        png=report(
+            "<results>/figures/clap.png",
+            caption="../workflow/report/clap.rst",
+            category="Audio",
+            labels={"figure": "clap"},
+        ),
+        svg="<results>/figures/clap.svg",
+    log:
+        "<logs>/plot_clap.log",
+    benchmark:
+        "<benchmarks>/plot_clap.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        arms=arms(),
+        code=fingerprint("plot_clap"),
+    script:
+        "../workflow/scripts/plot_clap.py"
+
+
+rule plot_genrecnn:
+    """The genre classifier's confusion matrix."""
+    input:
+        metrics="<results>/gtzan/metrics.json",
+    output:
+        png=report(
+            "<results>/figures/genrecnn.png",
+            caption="../workflow/report/genrecnn.rst",
+            category="Concepts",
+            labels={"figure": "genrecnn"},
+        ),
+        svg="<results>/figures/genrecnn.svg",
+    log:
+        "<logs>/plot_genrecnn.log",
+    benchmark:
+        "<benchmarks>/plot_genrecnn.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        code=fingerprint("plot_genrecnn"),
+    script:
+        "../workflow/scripts/plot_genrecnn.py"
+
+
+rule plot_tcav:
+    """TCAV scores, concept by genre."""
+    input:
+        scores="<results>/tcav/scores.parquet",
+    output:
+        png=report(
+            "<results>/figures/tcav.png",
+            caption="../workflow/report/tcav.rst",
+            category="Concepts",
+            labels={"figure": "tcav"},
+        ),
+        svg="<results>/figures/tcav.svg",
+    log:
+        "<logs>/plot_tcav.log",
+    benchmark:
+        "<benchmarks>/plot_tcav.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        code=fingerprint("plot_tcav"),
+    script:
+        "../workflow/scripts/plot_tcav.py"

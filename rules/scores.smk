@@ -1,0 +1,142 @@
+"""Measure captions and clips: text metrics, CLAP, Frechet audio distance.
+
+inputs:  captions, clips, held-out pairs, the genre corpus as reference
+outputs: <results>/scores/{arm}/clap/{shard}.parquet, <results>/scores/{text,clap,fad}.json
+steps:   score_clap, embed_reference, summarise_clap, score_fad, score_text
+"""
+
+
+rule score_clap:
+    """Embed one shard of clips and captions and score their agreement."""
+    input:
+        audio="<results>/audio/{arm}/{shard}.parquet",
+        captions="<results>/captions/{arm}/{shard}.parquet",
+        model=local("scores.clap.model", "scores.clap.revision"),
+    output:
+        scores="<results>/scores/{arm}/clap/{shard}.parquet",
+    log:
+        "<logs>/score_clap/{arm}/{shard}.log",
+    benchmark:
+        "<benchmarks>/score_clap/{arm}/{shard}.tsv"
+    conda:
+        "../envs/audio.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=grows(16000),
+        runtime=grows(60),
+    params:
+        clap=section("scores.clap"),
+        code=fingerprint("score_clap"),
+    script:
+        "../workflow/scripts/score_clap.py"
+
+
+rule embed_reference:
+    """Embed the reference corpus, and white noise and silence as controls."""
+    input:
+        clips="<results>/gtzan/clips.parquet",
+        model=local("scores.clap.model", "scores.clap.revision"),
+    output:
+        embeddings="<results>/scores/reference/clap.parquet",
+        controls="<results>/scores/reference/controls.parquet",
+    log:
+        "<logs>/embed_reference.log",
+    benchmark:
+        "<benchmarks>/embed_reference.tsv"
+    conda:
+        "../envs/audio.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=grows(16000),
+        runtime=grows(60),
+    params:
+        clap=section("scores.clap"),
+        controls=setting("scores.fad.control_clips"),
+        seed=setting("seed"),
+        code=fingerprint("embed_reference"),
+    script:
+        "../workflow/scripts/embed_reference.py"
+
+
+rule summarise_clap:
+    """CLAP score of every arm beside its shuffled-caption baseline."""
+    input:
+        unpack(clap_shards),
+    output:
+        scores="<results>/scores/clap.json",
+    log:
+        "<logs>/summarise_clap.log",
+    benchmark:
+        "<benchmarks>/summarise_clap.tsv"
+    conda:
+        "../envs/audio.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        arms=arms(),
+        clap=section("scores.clap"),
+        seed=setting("seed"),
+        code=fingerprint("summarise_clap"),
+    script:
+        "../workflow/scripts/summarise_clap.py"
+
+
+rule score_fad:
+    """Frechet audio distance of every arm to the reference, at equal N."""
+    input:
+        unpack(clap_shards),
+        reference="<results>/scores/reference/clap.parquet",
+        controls="<results>/scores/reference/controls.parquet",
+    output:
+        scores="<results>/scores/fad.json",
+    log:
+        "<logs>/score_fad.log",
+    benchmark:
+        "<benchmarks>/score_fad.tsv"
+    conda:
+        "../envs/audio.yaml"
+    threads: 4
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(60),
+    params:
+        arms=arms(),
+        fad=section("scores.fad", "bootstraps", "floor_splits"),
+        clap=section("scores.clap"),
+        seed=setting("seed"),
+        code=fingerprint("score_fad"),
+    script:
+        "../workflow/scripts/score_fad.py"
+
+
+rule score_text:
+    """BLEU, ROUGE-L, BERTScore, MAUVE and tag recall of every arm on held-out tags."""
+    input:
+        unpack(heldout_captions),
+        pairs="<results>/distill/pairs.parquet",
+        bertscore=local("scores.text.bertscore.model", "scores.text.bertscore.revision"),
+        mauve=local("scores.text.mauve.model", "scores.text.mauve.revision"),
+    output:
+        scores="<results>/scores/text.json",
+    log:
+        "<logs>/score_text.log",
+    benchmark:
+        "<benchmarks>/score_text.tsv"
+    conda:
+        "../envs/text.yaml"
+    threads: 4
+    resources:
+        gpu=1,
+        mem_mb=grows(16000),
+        runtime=grows(60),
+    params:
+        arms=arms(),
+        text=section("scores.text", "bootstraps", "bertscore", "mauve"),
+        seed=setting("seed"),
+        code=fingerprint("score_text"),
+    script:
+        "../workflow/scripts/score_text.py"

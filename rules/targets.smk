@@ -1,0 +1,85 @@
+"""Named stage targets: `snakemake captions` makes everything up to the captions, and so on.
+
+inputs:  any stage's outputs
+outputs: none
+steps:   all (the default), tags, captions, audio, scores, tcav, dataset, figures, clip_audio, mini_models
+"""
+
+
+localrules:
+    all,
+    tags,
+    captions,
+    audio,
+    scores,
+    tcav,
+    dataset,
+    figures,
+    clip_audio,
+    mini_models,
+
+
+rule all:
+    """The dataset, its hub folder and its figures."""
+    default_target: True
+    input:
+        "<results>/conceptcaps.parquet",
+        "<results>/hub",
+        expand("<results>/figures/{figure}.png", figure=FIGURES),
+
+
+rule tags:
+    """The sampled tag sets and the VAE's figures."""
+    input:
+        "<results>/tags/tags.parquet",
+        "<results>/vae/metrics.json",
+
+
+rule captions:
+    """The captions of every arm."""
+    input:
+        all_arm_files("<results>/captions/{arm}/{shard}.parquet"),
+
+
+rule audio:
+    """The clips of every arm."""
+    input:
+        all_arm_files("<results>/audio/{arm}/{shard}.parquet"),
+
+
+rule scores:
+    """The text, CLAP and FAD scores."""
+    input:
+        expand("<results>/scores/{metric}.json", metric=["text", "clap", "fad"]),
+
+
+rule tcav:
+    """The genre classifier and its TCAV scores."""
+    input:
+        "<results>/gtzan/metrics.json",
+        "<results>/tcav/scores.parquet",
+
+
+rule dataset:
+    """The dataset table and its hub folder."""
+    input:
+        "<results>/conceptcaps.parquet",
+        "<results>/hub",
+
+
+rule figures:
+    """The figures of the report."""
+    input:
+        expand("<results>/figures/{figure}.png", figure=FIGURES),
+
+
+rule clip_audio:
+    """MusicCaps' own clips, as far as they can still be downloaded (optional)."""
+    input:
+        expand("<results>/musiccaps/audio/{shard}.parquet", shard=clip_audio_shards()),
+
+
+rule mini_models:
+    """The small models of the miniature world."""
+    input:
+        expand("<mini_models>/{model}", model=MINI_MODELS),

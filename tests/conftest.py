@@ -1,0 +1,81 @@
+"""Shared set-up: the library on the path, no network, a copy of the repository to run in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "workflow/scripts"))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+class Checkout:
+    """A copy of the repository's files, as a fresh clone would be, and Snakemake in it."""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+
+    @property
+    def results(self) -> Path:
+        return self.directory / "results/mini"
+
+    def environment(self) -> dict:
+        cache = {"XDG_CACHE_HOME": str(self.directory / ".snakemake/cache")}
+        return os.environ | cache | {"PYTHONPATH": ""}
+
+    def command(self, *arguments) -> list[str]:
+        return [str(Path(sys.executable).parent / "snakemake"), *map(str, arguments)]
+
+    def snakemake(self, *arguments, check=True) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=self.directory,
+            env=self.environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        if check and done.returncode:
+            pytest.fail(f"snakemake {arguments} failed:\n{done.stdout[-6000:]}")
+        return done
+
+    def copy(self, directory: Path) -> "Checkout":
+        """Return a copy with its results and Snakemake's records, times kept."""
+        shutil.copytree(self.directory, directory, symlinks=True)
+        return Checkout(directory)
+
+
+def check_out(directory: Path) -> Checkout:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        source, target = ROOT / name, directory / name
+        if source.is_symlink() or source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    return Checkout(directory)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory) -> Checkout:
+    """A fresh checkout for dry runs. Tests do not change it."""
+    return check_out(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="session")
+def mini(tmp_path_factory) -> Checkout:
+    """A checkout in which the miniature has run once. Tests do not change it."""
+    fresh = check_out(tmp_path_factory.mktemp("mini"))
+    fresh.snakemake("--workflow-profile", "mini")
+    return fresh

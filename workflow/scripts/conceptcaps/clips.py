@@ -1,0 +1,69 @@
+"""Audio clips as FLAC bytes in parquet: encode, decode, read one after another."""
+
+import hashlib
+import io as stdio
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import soundfile as sf
+import soxr
+
+from conceptcaps.errors import InputError
+
+
+def encode_flac(wave: np.ndarray, sampling_rate: int, *, peak: float) -> tuple[bytes, float]:
+    """Encode a mono wave ([T] float in any range) as 16-bit FLAC.
+
+    A wave above `peak` (full scale = 1) is turned down to it, never clipped; a quieter one is left
+    alone. Returns the bytes and the gain applied in dB (<= 0).
+    """
+    highest = float(np.abs(wave).max(initial=0.0))
+    gain = min(1.0, peak / highest) if highest > 0 else 1.0
+    buffer = stdio.BytesIO()
+    sf.write(
+        buffer, np.asarray(wave * gain, np.float32), sampling_rate, format="FLAC", subtype="PCM_16"
+    )
+    return buffer.getvalue(), float(20 * np.log10(gain))
+
+
+def decode(data: bytes | str | Path, sampling_rate: int | None = None) -> tuple[np.ndarray, int]:
+    """Decode audio bytes or a file to a mono float32 wave [T], resampled to `sampling_rate` (Hz).
+
+    Raises:
+        InputError: the data cannot be decoded, is empty, or holds values that are not finite.
+    """
+    source = stdio.BytesIO(data) if isinstance(data, bytes) else str(data)
+    try:
+        wave, rate = sf.read(source, dtype="float32", always_2d=True)
+    except (sf.LibsndfileError, OSError) as error:
+        raise InputError(f"cannot be decoded as audio ({error})") from error
+    wave = wave.mean(axis=1)  # (T, C) -> (T,)
+    if not len(wave):
+        raise InputError("holds no samples")
+    if not np.isfinite(wave).all():
+        raise InputError("holds samples that are not finite")
+    if sampling_rate and rate != sampling_rate:
+        wave, rate = soxr.resample(wave, rate, sampling_rate), sampling_rate
+    return wave, rate
+
+
+def sha256(data: bytes) -> str:
+    """Return the hexadecimal SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def iter_clips(
+    path: str | Path, sampling_rate: int | None = None
+) -> Iterator[tuple[dict, np.ndarray]]:
+    """Yield (row without audio, mono wave [T]) of an audio table, 64 clips in memory at a time."""
+    table = pq.ParquetFile(path)
+    for batch in table.iter_batches(batch_size=64):
+        for row in batch.to_pylist():
+            audio = row.pop("audio")
+            try:
+                wave, _ = decode(audio["bytes"], sampling_rate)
+            except InputError as error:
+                raise InputError(f"{path}: clip {row['id']} {error}") from error
+            yield row, wave

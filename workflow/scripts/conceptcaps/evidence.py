@@ -1,0 +1,52 @@
+"""The run's figures, from metrics files and the TCAV table, to travel with the data."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from conceptcaps.io import read_json, read_rows
+
+_WHOLE_BYTES = 1 << 20  # a JSON file above this size is reduced to its list of metrics
+
+
+def read_evidence(paths: Iterable[str | Path]) -> dict[str, dict]:
+    """Read evidence files into {stage: content}, without NaN (they become null).
+
+    JSON files come whole, or as {"metrics": [...]} above 1 MiB. A TCAV table becomes {"pairs",
+    "significant": [its significant rows], "controls": {name: {"pairs", "significant"}}}.
+
+    Raises:
+        InputError: a file is missing or unreadable.
+    """
+    return {_stage(Path(path)): _content(Path(path)) for path in paths}
+
+
+def _stage(path: Path) -> str:
+    """Return the stage of a file: 'vae' for vae/metrics.json, 'clap' for scores/clap.json."""
+    return path.parent.name if path.stem in ("metrics", "scores") else path.stem
+
+
+def _content(path: Path) -> dict:
+    if path.suffix == ".parquet":
+        content = _tcav(read_rows(path))
+    else:
+        content = read_json(path)
+        if path.stat().st_size > _WHOLE_BYTES:
+            content = {"metrics": content["metrics"]}
+    return json.loads(json.dumps(content), parse_constant=lambda _: None)
+
+
+def _tcav(rows: list[dict]) -> dict:
+    concepts = [row for row in rows if row["control"] == ""]
+    controls = {
+        name: [row for row in rows if row["control"] == name]
+        for name in sorted({row["control"] for row in rows} - {""})
+    }
+    return {
+        "pairs": len(concepts),
+        "significant": [row for row in concepts if row["significant"]],
+        "controls": {
+            name: {"pairs": len(group), "significant": sum(row["significant"] for row in group)}
+            for name, group in controls.items()
+        },
+    }

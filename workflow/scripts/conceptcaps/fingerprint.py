@@ -1,0 +1,45 @@
+"""A hash of the code that a rule runs: its script and every project module that it reaches."""
+
+import ast
+import hashlib
+from pathlib import Path
+
+PACKAGE = "conceptcaps"
+
+
+def script_fingerprint(script: str | Path) -> str:
+    """Return a hash of the syntax trees of `script` and of the project modules that it imports.
+
+    Comments, docstrings and formatting do not change it; neither does a new modification time. The
+    modules are looked for in the `conceptcaps` directory beside the script, transitively.
+    """
+    script = Path(script)
+    pending, trees = [script], {}
+    while pending:
+        path = pending.pop()
+        if path.name in trees:
+            continue
+        tree = ast.parse(path.read_text())
+        trees[path.name] = ast.dump(_without_docstrings(tree))
+        modules = {script.parent / PACKAGE / f"{name}.py" for name in _imports(tree)}
+        pending.extend(module for module in modules if module.is_file())
+    joined = "\n".join(f"{name}\n{trees[name]}" for name in sorted(trees))
+    return hashlib.sha256(joined.encode()).hexdigest()[:16]
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}."):
+            names.add(node.module.split(".")[1])
+    return names
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree

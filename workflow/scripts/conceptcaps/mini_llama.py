@@ -1,0 +1,104 @@
+"""The miniature language model: a small Llama that answers chat prompts with wordy captions."""
+
+import time
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from conceptcaps import chatmodel, grammar, mini_tokenizer, mini_training, seeding
+
+PROMPTS = Path("resources/prompts/caption.yaml")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "{{ message['role'] }}\n{{ message['content'] }}{{ eos_token }}"
+    "{% endfor %}{% if add_generation_prompt %}assistant\n{% endif %}"
+)
+UNTAGGED_SHARE = 0.15  # of the prompts
+IGNORED = -100  # label without loss
+
+
+def train(*, spec: dict, seed: int, output: str | Path) -> None:
+    """Train a small Llama to caption tags as an instruction model does before fine-tuning.
+
+    Tagged prompts are answered with verbose captions of their tags, which leave some tags out;
+    untagged prompts with verbose captions of tags drawn at random.
+
+    Args:
+        spec: steps, batch_size, learning_rate (config: mini.llama).
+        seed: global seed.
+        output: model directory to write.
+    """
+    started = time.monotonic()
+    seeding.seed_everything(seed)
+    prompts = chatmodel.read_prompts(PROMPTS)
+    tokenizer = build_tokenizer(prompts, seed=seed)
+    model = LlamaForCausalLM(build_config(tokenizer))
+    losses = mini_training.fit(
+        model,
+        lambda step: _batch(tokenizer, prompts, step=step, size=spec["batch_size"], seed=seed),
+        steps=spec["steps"],
+        learning_rate=spec["learning_rate"],
+        what="mini.llama",
+    )
+    mini_training.save(model, tokenizer, output, losses=losses, started=started, seed=seed)
+
+
+def build_tokenizer(prompts: dict[str, str], *, seed: int) -> PreTrainedTokenizerFast:
+    """Learn a tokenizer from 2,000 chats, and give it a chat template."""
+    chats = [_chat(prompts, seeding.item_rng(seed, "mini_text", str(k))) for k in range(2000)]
+    tokenizer = mini_tokenizer.train_tokenizer(
+        ("\n".join(message["content"] for message in chat) for chat in chats),
+        vocab_size=1000,
+        special={"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"},
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.model_max_length = 512
+    return tokenizer
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """Return the architecture for a tokenizer."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        tie_word_embeddings=True,
+        initializer_range=0.05,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def _chat(prompts: dict[str, str], rng) -> list[dict[str, str]]:
+    tags = [tag for group in grammar.sample_tags(rng).values() for tag in group]
+    tags = [str(tag) for tag in rng.permutation(tags)]
+    caption = grammar.write_caption(tags, rng, style="verbose")
+    asked = None if rng.random() < UNTAGGED_SHARE else tags
+    return [*chatmodel.messages(prompts, asked), {"role": "assistant", "content": caption}]
+
+
+def _batch(tokenizer, prompts, *, step: int, size: int, seed: int) -> dict[str, torch.Tensor]:
+    """Return ids, mask and labels [B, T]; only the answers have labels."""
+    rows = []
+    for k in range(size):
+        chat = _chat(prompts, seeding.item_rng(seed, "mini_llama", f"{step}/{k}"))
+        ids = tokenizer.apply_chat_template(chat)["input_ids"]
+        asked = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True)["input_ids"]
+        rows.append((ids, len(asked)))
+    longest = max(len(ids) for ids, _ in rows)
+    batch = {
+        "input_ids": torch.full((size, longest), tokenizer.pad_token_id),
+        "attention_mask": torch.zeros((size, longest), dtype=torch.long),
+        "labels": torch.full((size, longest), IGNORED),
+    }
+    for k, (ids, start) in enumerate(rows):
+        batch["input_ids"][k, : len(ids)] = torch.tensor(ids)
+        batch["attention_mask"][k, : len(ids)] = 1
+        batch["labels"][k, start : len(ids)] = torch.tensor(ids[start:])
+    return batch

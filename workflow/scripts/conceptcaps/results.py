@@ -1,0 +1,45 @@
+"""The form in which every figure leaves the workflow: a value with its interval, N and recipe."""
+
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from conceptcaps.io import write_json
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """One measured figure.
+
+    `direction` is 'higher', 'lower' (which way is better) or 'none'. `recipe` holds every knob that
+    the value depends on: models and revisions, sample rates, windows, seeds, package versions.
+    """
+
+    name: str
+    value: float
+    ci_low: float | None  # 95 % interval; None where the method has none
+    ci_high: float | None
+    n: int
+    direction: str
+    recipe: dict = field(default_factory=dict)
+
+
+def bootstrap_mean(values, *, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """Return the mean and its 95 % percentile bootstrap interval over items ([N] values)."""
+    values = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (n_boot, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)
+
+
+def write_metrics(path: str | Path, results: list[MetricResult], **extra) -> None:
+    """Write {"metrics": [...], **extra} as JSON."""
+    write_json(path, {"metrics": [asdict(result) for result in results], **extra})
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Return the installed versions of packages, for a recipe."""
+    return {package: version(package) for package in packages}

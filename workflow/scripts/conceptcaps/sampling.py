@@ -1,0 +1,57 @@
+"""Token sampling whose randomness belongs to the item, not to the batch it happens to be in."""
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor
+
+
+class ItemSampler(LogitsProcessor):
+    """Turn `generate(do_sample=False)` into exact sampling with one random stream per item.
+
+    Adding Gumbel noise to log-probabilities and taking the argmax draws from the softmax (the
+    Gumbel-max trick). The noise of row r at step t comes from Philox(key=seed_r, counter=t), so a
+    token depends on the item's seed and step only. Append it last, behind guidance.
+
+    Args:
+        seeds: one item seed per sequence, [B].
+        rows_per_item: logit rows per sequence (4 codebooks for MusicGen, 1 for text), item-major.
+        temperature: > 0; 0 means greedy.
+        top_k: keep the k most probable tokens; 0 keeps all.
+        top_p: keep the smallest set with this probability mass, in (0, 1].
+    """
+
+    def __init__(self, seeds, *, rows_per_item=1, temperature=1.0, top_k=0, top_p=1.0):
+        """Start at step 0; see the class for the arguments."""
+        self.seeds = [int(seed) for seed in seeds]
+        self.rows_per_item = rows_per_item
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self.step = 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return perturbed scores [B * rows_per_item, V] whose argmax is the sampled token."""
+        if self.temperature == 0:
+            return scores
+        scores = scores.float() / self.temperature
+        if 0 < self.top_k < scores.shape[-1]:
+            lowest = scores.topk(self.top_k, dim=-1).values[:, -1:]
+            scores = scores.masked_fill(scores < lowest, -torch.inf)
+        if self.top_p < 1:
+            ordered, order = scores.sort(dim=-1, descending=True)
+            mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+            drop = (mass_before >= self.top_p).scatter(-1, order, mass_before >= self.top_p)
+            scores = scores.masked_fill(drop, -torch.inf)
+        return scores + self._gumbel(scores.shape[-1]).to(scores.device)
+
+    def _gumbel(self, vocabulary: int) -> torch.Tensor:
+        shape = (self.rows_per_item, vocabulary)
+        uniform = np.stack(
+            [
+                np.random.Generator(
+                    np.random.Philox(key=seed, counter=[0, 0, 0, self.step])
+                ).random(shape)
+                for seed in self.seeds
+            ]
+        )
+        self.step += 1
+        noise = -np.log(-np.log(np.clip(uniform, 1e-300, 1 - 1e-16)))  # (B, rows, V)
+        return torch.from_numpy(noise.reshape(-1, vocabulary)).float()

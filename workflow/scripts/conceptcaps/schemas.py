@@ -1,0 +1,139 @@
+"""Arrow schemas of every table that the workflow writes. A column missing here exists nowhere."""
+
+import pyarrow as pa
+
+TAGS_OF = {  # taxonomy category -> column that holds its tags
+    "genre": "genre_aspects",
+    "mood": "mood_aspects",
+    "instrument": "instrument_aspects",
+    "tempo": "tempo_aspects",
+}
+CATEGORIES = tuple(TAGS_OF)
+
+_tags = pa.list_(pa.string())
+_aspects = [(column, _tags) for column in TAGS_OF.values()]
+_audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # the datasets library's Audio
+
+CLIPS = pa.schema(
+    [
+        ("ytid", pa.string()),
+        ("start_s", pa.int32()),
+        ("end_s", pa.int32()),
+        ("audioset_positive_labels", pa.string()),
+        ("aspect_list", _tags),
+        ("caption", pa.string()),
+        ("author_id", pa.int32()),
+        ("is_balanced_subset", pa.bool_()),
+        ("is_audioset_eval", pa.bool_()),
+    ]
+)
+PAIRS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("ytid", pa.string()),
+        ("caption", pa.string()),
+        ("aspect_list", _tags),
+        *_aspects,
+        ("split", pa.string()),
+    ]
+)
+DISTILL_LEDGER = pa.schema(
+    [("ytid", pa.string()), ("status", pa.string()), ("reason", pa.string())]
+)
+LEDGER = pa.schema([("id", pa.string()), ("status", pa.string()), ("reason", pa.string())])
+VAE_HISTORY = pa.schema(
+    [
+        ("epoch", pa.int32()),
+        ("train_loss", pa.float64()),  # nats per row, KL weighted by beta
+        ("heldout_loss", pa.float64()),
+        ("heldout_jaccard", pa.float64()),
+    ]
+)
+TAGS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("aspect_list", _tags),
+        *_aspects,
+        ("given", _tags),  # tags the sample was conditioned on; empty when sampled freely
+        ("seed", pa.uint64()),  # item seed of the candidate that was accepted
+    ]
+)
+CAPTIONS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("caption", pa.string()),
+        ("prompt", pa.string()),
+        ("n_tokens", pa.int32()),
+        ("seed", pa.uint64()),
+        ("model", pa.string()),  # id@revision, "+adapter" where one is applied
+    ]
+)
+AUDIO = pa.schema(
+    [
+        ("id", pa.string()),
+        ("audio", _audio),  # 16-bit FLAC, mono
+        ("sampling_rate", pa.int32()),
+        ("duration_s", pa.float64()),
+        ("gain_db", pa.float64()),  # level change applied before the 16-bit conversion
+        ("seed", pa.uint64()),
+        ("sha256", pa.string()),  # of the FLAC bytes
+        ("model", pa.string()),
+    ]
+)
+REAL_AUDIO = pa.schema(
+    [
+        (name, AUDIO.field(name).type)
+        for name in ("id", "audio", "sampling_rate", "duration_s", "sha256")
+    ]
+)
+GENRE_CLIPS = REAL_AUDIO.append(pa.field("genre", pa.string()))
+CLAP = pa.schema(
+    [
+        ("id", pa.string()),
+        ("clap_score", pa.float64()),  # cosine of caption and mean-pooled audio embedding
+        ("clap_min", pa.float64()),  # over the clip's windows
+        ("clap_max", pa.float64()),
+        ("text_truncated", pa.bool_()),
+        ("audio_embedding", pa.list_(pa.float32())),  # unit norm
+        ("text_embedding", pa.list_(pa.float32())),
+    ]
+)
+EMBEDDINGS = pa.schema([("id", pa.string()), ("audio_embedding", pa.list_(pa.float32()))])
+TCAV = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("concept", pa.string()),
+        ("category", pa.string()),
+        ("genre", pa.string()),  # the class whose logit is differentiated
+        ("tcav", pa.float64()),  # mean over the random sets, share of clips in [0, 1]
+        ("tcav_sd", pa.float64()),
+        ("null_mean", pa.float64()),  # the same statistic for random against random
+        ("null_sd", pa.float64()),
+        ("effect", pa.float64()),  # tcav - null_mean
+        ("p_value", pa.float64()),  # two-sided Welch t-test
+        ("p_holm", pa.float64()),  # corrected over all rows of the table
+        ("significant", pa.bool_()),
+        ("cav_accuracy", pa.float64()),  # balanced accuracy on held-out concept clips
+        ("cav_auc", pa.float64()),
+        ("n_concept", pa.int32()),
+        ("n_random_sets", pa.int32()),
+        ("n_class", pa.int32()),
+        ("control", pa.string()),  # "" for a real concept, else "shuffled" or "planted"
+    ]
+)
+DATASET = pa.schema(
+    [
+        ("id", pa.string()),
+        ("caption", pa.string()),
+        ("aspect_list", pa.string()),  # the printed Python list, as in the published card
+        *_aspects,
+        ("file_name", pa.string()),
+        ("split", pa.string()),
+        ("clap_score", pa.float64()),
+        ("audio_shard", pa.string()),
+        ("audio_row", pa.int32()),
+        ("duration_s", pa.float64()),
+        ("seed", pa.uint64()),
+        ("provenance", pa.string()),  # run id; <results>/run/provenance.json has the rest
+    ]
+)

@@ -1,0 +1,87 @@
+"""The merged config, checked against its closed schema: a typo fails at once, with its cure."""
+
+from pathlib import Path
+
+import jsonschema
+import yaml
+
+from conceptcaps.errors import InputError, nearest
+
+
+def load_schema(path: str | Path) -> dict:
+    """Return the JSON schema of config.yaml."""
+    return yaml.safe_load(Path(path).read_text())
+
+
+def check_settings(config: dict, schema_file: str | Path) -> None:
+    """Check a merged config against the schema and against what a schema cannot say.
+
+    Raises:
+        InputError: one message that lists every problem: the key's path, what is wrong, the cure.
+    """
+    schema = load_schema(schema_file)
+    validator = jsonschema.Draft202012Validator(schema)
+    problems = [
+        problem
+        for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.path])
+        for problem in _explain(error)
+    ]
+    if not problems:
+        problems = _cross_checks(config)
+    if problems:
+        raise InputError("config: " + "\n        ".join(problems))
+
+
+def _explain(error: jsonschema.ValidationError) -> list[str]:
+    path = ".".join(str(part) for part in error.path)
+    here = f"{path}: " if path else ""
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = sorted(set(error.instance) - set(known))
+        return [
+            f"unknown key '{path + '.' if path else ''}{key}'.{nearest(key, known)}"
+            for key in unknown
+        ]
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return [f"{here}missing key '{key}'." for key in missing]
+    what = error.schema.get("description", "")
+    if error.validator == "type":
+        wanted = error.validator_value
+        wanted = " or ".join(wanted) if isinstance(wanted, list) else wanted
+        got = type(error.instance).__name__
+        return [f"{here}must be of type {wanted}, but is {error.instance!r} ({got}). {what}"]
+    if error.validator == "enum":
+        cure = nearest(str(error.instance), error.validator_value)
+        allowed = ", ".join(str(value) for value in error.validator_value)
+        return [f"{here}{error.instance!r} is not one of: {allowed}.{cure}"]
+    return [f"{here}{error.message}. {what}"]
+
+
+def _cross_checks(config: dict) -> list[str]:
+    problems = []
+    presets = config["vae"]["presets"]
+    if config["vae"]["preset"] not in presets:
+        cure = nearest(config["vae"]["preset"], presets)
+        problems.append(f"vae.preset: there is no preset '{config['vae']['preset']}'.{cure}")
+    for section, shares in (
+        ("distill.heldout", config["distill"]["heldout"]),
+        ("dataset", config["dataset"]),
+        ("gtzan.classifier", config["gtzan"]["classifier"]),
+    ):
+        if shares["validation"] + shares["test"] >= 1:
+            problems.append(f"{section}: validation + test must leave a share for training.")
+    for section, kinds in (("sources.musiccaps", ("hub", "file")), ("gtzan", ("hub", "folder"))):
+        source = config
+        for key in section.split("."):
+            source = source[key]
+        if source["kind"] in kinds and not source["path"]:
+            problems.append(f"{section}.path: kind '{source['kind']}' needs a path.")
+        if source["kind"] == "hub" and not source["revision"]:
+            problems.append(f"{section}.revision: kind 'hub' needs a revision.")
+    clap = config["scores"]["clap"]
+    if clap["backend"] == "laion_clap" and not (clap["checkpoint"] and clap["architecture"]):
+        problems.append("scores.clap: backend 'laion_clap' needs checkpoint and architecture.")
+    if config["tags"]["min_categories"] > 4 or config["distill"]["min_categories"] > 4:
+        problems.append("min_categories: there are 4 categories.")
+    return problems

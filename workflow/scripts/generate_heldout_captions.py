@@ -1,0 +1,17 @@
+"""Write captions for the tags of held-out human pairs, to be compared with the human captions."""
+
+import json
+
+from conceptcaps import captioner, captions, runlog
+
+with runlog.capture(snakemake.log[0], threads=snakemake.threads):
+    captions.generate_heldout(
+        pairs=snakemake.input.pairs,
+        items=snakemake.params.n_items,
+        arm=snakemake.wildcards.arm,
+        adapter=snakemake.input.get("adapter"),
+        base=captioner.Base(**json.loads(snakemake.params.base)),
+        spec=captions.Spec(**json.loads(snakemake.params.generate)),
+        seed=snakemake.params.seed,
+        output=snakemake.output.captions,
+    )

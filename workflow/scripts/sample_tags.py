@@ -1,0 +1,14 @@
+"""Sample the tag sets of the dataset from the fitted VAE, each of them once."""
+
+import json
+
+from conceptcaps import runlog, tagsets
+
+with runlog.capture(snakemake.log[0], threads=snakemake.threads):
+    tagsets.sample(
+        model=snakemake.input.model,
+        config=snakemake.input.config,
+        spec=tagsets.Spec(**json.loads(snakemake.params.tags)),
+        seed=snakemake.params.seed,
+        output=snakemake.output.tags,
+    )
