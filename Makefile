@@ -45,7 +45,7 @@ lint: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/test_style.py
 
 format: $(VENV)/.installed
-	$(BIN)/ruff format . && $(BIN)/ruff check --fix . && $(BIN)/snakefmt Snakefile rules
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format . && $(BIN)/snakefmt Snakefile rules && $(BIN)/python docs/generate.py
 
 clean:
 	rm -rf $(MINI)

@@ -49,3 +49,16 @@ include: "rules/tcav.smk"
 include: "rules/dataset.smk"
 include: "rules/figures.smk"
 include: "rules/mini.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    """The dataset, its hub folder and its figures."""
+    default_target: True
+    input:
+        "<results>/conceptcaps.parquet",
+        "<results>/hub",
+        expand("<results>/figures/{figure}.png", figure=FIGURES),

@@ -2,12 +2,11 @@
 
 inputs:  any stage's outputs
 outputs: none
-steps:   all (the default), tags, captions, audio, scores, tcav, dataset, figures, clip_audio, mini_models
+steps:   tags, captions, audio, scores, tcav, dataset, figures, clip_audio, mini_models
 """
 
 
 localrules:
-    all,
     tags,
     captions,
     audio,
@@ -17,15 +16,6 @@ localrules:
     figures,
     clip_audio,
     mini_models,
-
-
-rule all:
-    """The dataset, its hub folder and its figures."""
-    default_target: True
-    input:
-        "<results>/conceptcaps.parquet",
-        "<results>/hub",
-        expand("<results>/figures/{figure}.png", figure=FIGURES),
 
 
 rule tags:

@@ -5,7 +5,7 @@ outputs: <results>/vae/ (model, config, metrics, training history), <results>/ta
 steps:   fit_vae, sample_tags
 """
 
-VAE = "vae.presets." + setting("vae.preset")
+VAE = f"vae.presets.{setting('vae.preset')}"
 
 
 rule fit_vae:

@@ -66,7 +66,18 @@ def test_snakefile_is_a_table_of_contents():
 
 def test_every_rule_has_its_script_and_the_uniform_skeleton():
     rule = re.compile(r"^rule (\w+):\n((?:    .*\n|\n)+)", re.MULTILINE)
-    order = "input output log benchmark conda threads retries resources params script".split()
+    order = [
+        "input",
+        "output",
+        "log",
+        "benchmark",
+        "retries",
+        "conda",
+        "threads",
+        "resources",
+        "params",
+        "script",
+    ]
     found = set()
     for path in (ROOT / "rules").glob("*.smk"):
         if path.name in ("common.smk", "targets.smk"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from huggingface_hub import DatasetCardData
 
 from conceptcaps.errors import InputError
+from conceptcaps.evidence import figures
 
 KNOWN_LICENCES = {  # beginning of a hub id -> licence of the weights or data
     "facebook/musicgen": "CC BY-NC 4.0",
@@ -119,7 +120,9 @@ def front_matter(counts, *, licence: str, name: str, settings: dict) -> DatasetC
             {
                 "config_name": config,
                 "data_files": [
-                    {"split": split, "path": f"data/{config}/{split}-*.parquet"} for split in splits
+                    {"split": split, "path": f"data/{config}/{split}-*.parquet"}
+                    for split, rows in splits.items()
+                    if rows  # the datasets library fails at a split without rows
                 ],
                 **({"default": True} if config == "default" else {}),
             }
@@ -203,11 +206,19 @@ def _split_table(counts: dict[str, dict[str, int]]) -> str:
 def _figures(evidence: dict[str, dict]) -> str:
     """Return a table of every stage's metrics, then the strongest TCAV pairs."""
     rows = [
-        (stage, row["name"], _number(row["value"]), _interval(row), row["n"])
+        (
+            stage,
+            group.removeprefix("arms "),
+            row["name"],
+            _number(row["value"]),
+            _interval(row),
+            row["n"],
+        )
         for stage, content in evidence.items()
-        for row in content.get("metrics", [])
+        for group, metrics in figures(content)
+        for row in metrics
     ]
-    text = _table(("stage", "figure", "value", "95 % interval", "N"), rows)
+    text = _table(("stage", "of", "figure", "value", "95 % interval", "N"), rows)
     for content in evidence.values():
         if "significant" in content:
             text += "\n\n" + _tcav(content)

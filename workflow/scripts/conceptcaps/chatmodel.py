@@ -6,8 +6,14 @@ from pathlib import Path
 
 import torch
 import yaml
+from bitsandbytes.nn import Linear4bit
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 
 from conceptcaps import io
 from conceptcaps.errors import InputError
@@ -58,7 +64,8 @@ def load(base: Base, adapter: str | Path | None = None):
     """Load the model in evaluation mode, with an adapter where one is given, and its tokenizer.
 
     The tokenizer pads on the left, as generation needs it. Linear weights are quantised to NF4 with
-    double quantisation where `base.quantization` says so; they compute in `base.dtype`.
+    double quantisation where `base.quantization` says so; they compute in `base.dtype`. Of the
+    model's own generation settings only the end tokens stay.
 
     Returns:
         (model, tokenizer)
@@ -88,6 +95,16 @@ def load(base: Base, adapter: str | Path | None = None):
         )
     except (OSError, ValueError) as error:
         raise _cannot_load(base, error) from error
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # On some CPUs the first evaluation would repack the weights for bfloat16 inference: no
+            # gradient passes them any more, and the compute type is not the one asked for.
+            module.support_avx512bf16_for_cpu = False
+    # Nothing but the ends of an answer is taken over: a penalty on repetition that a model brings
+    # along would punish the prompt's own tag words.
+    model.generation_config = GenerationConfig(
+        eos_token_id=_stop_tokens(model, tokenizer), pad_token_id=tokenizer.pad_token_id
+    )
     if adapter is not None:
         model = _apply_adapter(model, base, Path(adapter))
     return model.eval(), tokenizer
@@ -108,6 +125,12 @@ def _load_tokenizer(base: Base):
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
     return tokenizer
+
+
+def _stop_tokens(model, tokenizer) -> list[int]:
+    known = model.generation_config.eos_token_id
+    known = known if isinstance(known, list) else [known]
+    return sorted({tokenizer.eos_token_id, *(token for token in known if token is not None)})
 
 
 def _cannot_load(base: Base, error: Exception) -> InputError:

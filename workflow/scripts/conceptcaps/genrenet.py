@@ -19,8 +19,8 @@ from torch.nn import functional
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_json
 
-FFT_S = 0.064  # analysis window of the log-mel front end, rounded up to a power of two samples
-HOPS_PER_FFT = 4
+FFT_S = 0.046  # analysis window of the log-mel front end, rounded up to a power of two samples
+HOPS_PER_FFT = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def mel_filterbank(*, sampling_rate_hz: int, fft: int, bands: int) -> torch.Tens
 class GenreCNN(nn.Module):
     """Waveform windows [B, T] (float32 in [-1, 1], at `sampling_rate_hz`) to logits [B, classes].
 
-    Layers by name: conv1, conv2, ... (3 x 3 convolution, batch norm, ReLU, 2 x 2 max pooling;
+    Layers by name: conv1, conv2, ... (3 x 3 convolution, 2 x 2 max pooling, batch norm, ReLU;
     output [B, C, F, T']), bottleneck (linear on the mean over F and T', before its ReLU; output
     [B, D]), head. The bottleneck is read before the ReLU because behind it the gradient of a logit
     would be the head's weights, equal for all clips.
@@ -84,9 +84,9 @@ class GenreCNN(nn.Module):
         for i, (n_in, n_out) in enumerate(zip([1, *spec.channels], spec.channels, strict=False), 1):
             block = nn.Sequential(
                 nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
+                nn.MaxPool2d(2, ceil_mode=True),
                 nn.BatchNorm2d(n_out),
                 nn.ReLU(),
-                nn.MaxPool2d(2, ceil_mode=True),
             )
             self.add_module(f"conv{i}", block)
         self.bottleneck = nn.Linear(spec.channels[-1], spec.bottleneck)

@@ -10,7 +10,11 @@ from conceptcaps.io import read_json, read_table
 FIGURES = (  # (file, metric, what it is)
     ("vae/metrics.json", "heldout_jaccard", "tag model: held-out Jaccard"),
     ("vae/metrics.json", "prior_cooccurrence_cosine", "tag model: co-occurrence cosine of samples"),
-    ("captioner/metrics.json", "adapter_logit_difference", "captioner: logits moved by the adapter"),
+    (
+        "captioner/metrics.json",
+        "adapter_logit_difference",
+        "captioner: logits moved by the adapter",
+    ),
     ("scores/text.json", "tag_recall", "captions: tags named"),
     ("scores/text.json", "bleu4", "captions: BLEU-4"),
     ("scores/text.json", "bertscore_f1", "captions: BERTScore F1"),

@@ -123,12 +123,12 @@ def _write_configs(folder, chunks, members, splits, with_audio, max_bytes) -> No
 
 
 def subset(ids: list[str], splits: np.ndarray, share: float) -> np.ndarray:
-    """Return a mask [N]: of each split the floor(share * rows) whose id hashes come first."""
+    """Return a mask [N]: of each split the floor(share * rows), at least 1, first by id hash."""
     order = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     chosen = np.zeros(len(ids), bool)
     for split in SPLITS:
         rows = [i for i in order if splits[i] == split]
-        chosen[rows[: int(share * len(rows) + 1e-9)]] = True
+        chosen[rows[: max(1, int(share * len(rows) + 1e-9))]] = True
     return chosen
 
 
@@ -182,7 +182,7 @@ class _SplitFiles:
     """The parquet files of one split of one config, written row group by row group.
 
     The number of files is part of their names, so they get these when the last one is closed. A
-    split without rows is one file without rows: it loads as an empty split.
+    split without rows has no file: the datasets library loads no empty split.
     """
 
     def __init__(self, folder: Path, split: str, schema: pa.Schema, *, max_bytes: int):
@@ -202,9 +202,8 @@ class _SplitFiles:
     def close(self) -> None:
         """Write what waits and give the files their final names."""
         self._flush()
-        if not self.files:
-            self._open()
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
         for i, path in enumerate(self.files):
             path.rename(self.folder / f"{self.split}-{i:05d}-of-{len(self.files):05d}.parquet")
 

@@ -15,6 +15,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}assistant\n{% endif %}"
 )
 UNTAGGED_SHARE = 0.15  # of the prompts
+PLAIN_SHARE = 0.25  # of the texts: human-like captions that answer no prompt
 IGNORED = -100  # label without loss
 
 
@@ -22,7 +23,8 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
     """Train a small Llama to caption tags as an instruction model does before fine-tuning.
 
     Tagged prompts are answered with verbose captions of their tags, which leave some tags out;
-    untagged prompts with verbose captions of tags drawn at random.
+    untagged prompts with verbose captions of tags drawn at random. Some texts are concise captions
+    without a prompt, so that the model knows the words of people but does not answer in them.
 
     Args:
         spec: steps, batch_size, learning_rate (config: mini.llama).
@@ -45,8 +47,9 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
 
 
 def build_tokenizer(prompts: dict[str, str], *, seed: int) -> PreTrainedTokenizerFast:
-    """Learn a tokenizer from 2,000 chats, and give it a chat template."""
-    chats = [_chat(prompts, seeding.item_rng(seed, "mini_text", str(k))) for k in range(2000)]
+    """Learn a tokenizer from 2,000 chats and plain captions, and give it a chat template."""
+    rngs = (seeding.item_rng(seed, "mini_llama_words", str(k)) for k in range(2000))
+    chats = (_chat(prompts, rng) for rng in rngs)
     tokenizer = mini_tokenizer.train_tokenizer(
         ("\n".join(message["content"] for message in chat) for chat in chats),
         vocab_size=1000,
@@ -62,8 +65,8 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=3,
+        intermediate_size=256,
+        num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=tokenizer.model_max_length,
@@ -76,21 +79,30 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 def _chat(prompts: dict[str, str], rng) -> list[dict[str, str]]:
+    """Return a prompt and its answer, or a plain caption as the only message."""
     tags = [tag for group in grammar.sample_tags(rng).values() for tag in group]
     tags = [str(tag) for tag in rng.permutation(tags)]
+    kind = rng.random()
+    if kind < PLAIN_SHARE:
+        caption = grammar.write_caption(tags, rng, style="concise")
+        return [{"role": "assistant", "content": caption}]
+    untagged = kind < PLAIN_SHARE + UNTAGGED_SHARE * (1 - PLAIN_SHARE)
     caption = grammar.write_caption(tags, rng, style="verbose")
-    asked = None if rng.random() < UNTAGGED_SHARE else tags
-    return [*chatmodel.messages(prompts, asked), {"role": "assistant", "content": caption}]
+    asked = chatmodel.messages(prompts, None if untagged else tags)
+    return [*asked, {"role": "assistant", "content": caption}]
 
 
 def _batch(tokenizer, prompts, *, step: int, size: int, seed: int) -> dict[str, torch.Tensor]:
-    """Return ids, mask and labels [B, T]; only the answers have labels."""
+    """Return ids, mask and labels [B, T]; only the captions and their ends have labels."""
     rows = []
     for k in range(size):
-        chat = _chat(prompts, seeding.item_rng(seed, "mini_llama", f"{step}/{k}"))
-        ids = tokenizer.apply_chat_template(chat)["input_ids"]
-        asked = tokenizer.apply_chat_template(chat[:-1], add_generation_prompt=True)["input_ids"]
-        rows.append((ids, len(asked)))
+        *asked, answer = _chat(prompts, seeding.item_rng(seed, "mini_llama", f"{step}/{k}"))
+        if asked:
+            start = tokenizer.apply_chat_template(asked, add_generation_prompt=True)["input_ids"]
+        else:
+            start = [tokenizer.bos_token_id]
+        caption = tokenizer.encode(answer["content"], add_special_tokens=False)
+        rows.append(([*start, *caption, tokenizer.eos_token_id], len(start)))
     longest = max(len(ids) for ids, _ in rows)
     batch = {
         "input_ids": torch.full((size, longest), tokenizer.pad_token_id),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from conceptcaps import io, runlog
+from conceptcaps import grammar, io, runlog, seeding
 from conceptcaps.errors import InputError
 
 
@@ -48,7 +48,9 @@ def fit(
         loss = model(**batch_of(step)).loss
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):
-            raise InputError(f"{what}: the loss became {losses[-1]} at step {step}. Lower learning_rate.")
+            raise InputError(
+                f"{what}: the loss became {losses[-1]} at step {step}. Lower learning_rate."
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
@@ -57,6 +59,16 @@ def fit(
         if step % 50 == 0 or step == steps - 1:
             print(f"{what}: step {step}, loss {losses[-1]:.3f}", flush=True)
     return losses
+
+
+def captions(count: int, *, seed: int, stage: str) -> list[str]:
+    """Return captions of random tag sets, concise and verbose in turn, drawn for `stage`."""
+    texts = []
+    for k in range(count):
+        rng = seeding.item_rng(seed, stage, str(k))
+        style = ("concise", "verbose")[k % 2]
+        texts.append(grammar.write_caption(grammar.sample_tags(rng), rng, style=style))
+    return texts
 
 
 def save(model, tokenizer, output: str | Path, *, losses: list[float], started: float, seed: int):

@@ -180,10 +180,10 @@ def _load(spec: Spec, device: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"audio.model: {spec.model} has no loadable tokenizer ({_first_line(error)}). "
-            "Save the text encoder's tokenizer in the same place."
-        ) from error
+        raise InputError(_tokenless(spec.model, _first_line(error))) from error
+    # Without tokenizer files, transformers makes up an empty T5 tokenizer: every word is unknown.
+    if tokenizer.unk_token_id in tokenizer("music")["input_ids"]:
+        raise InputError(_tokenless(spec.model, "its vocabulary is empty"))
     try:
         model = MusicgenForConditionalGeneration.from_pretrained(
             spec.model,
@@ -194,6 +194,13 @@ def _load(spec: Spec, device: str):
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
         raise InputError(_unloadable(spec.model, spec.revision, error)) from error
     return model.to(device).eval(), tokenizer
+
+
+def _tokenless(model: str, why: str) -> str:
+    return (
+        f"audio.model: {model} has no usable tokenizer ({why}). "
+        "Save the text encoder's tokenizer in the same place."
+    )
 
 
 def _unloadable(model: str, revision: str | None, error: Exception) -> str:

@@ -16,7 +16,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from conceptcaps.io import atomic, write_json
 
-PACKAGES = (  # imported by the workflow itself; tests/test_envs.py keeps this equal to envs/*.yaml
+PACKAGES = (  # the direct dependencies; tests/test_envs.py compares them with what is imported
     "accelerate",
     "bert-score",
     "bitsandbytes",
@@ -28,7 +28,6 @@ PACKAGES = (  # imported by the workflow itself; tests/test_envs.py keeps this e
     "matplotlib",
     "mauve-text",
     "numpy",
-    "pandas",
     "peft",
     "pyarrow",
     "PyYAML",
@@ -37,6 +36,7 @@ PACKAGES = (  # imported by the workflow itself; tests/test_envs.py keeps this e
     "safetensors",
     "scikit-learn",
     "scipy",
+    "snakemake",
     "soundfile",
     "soxr",
     "threadpoolctl",

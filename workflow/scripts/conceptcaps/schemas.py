@@ -110,7 +110,8 @@ TCAV = pa.schema(
         ("null_mean", pa.float64()),  # the same statistic for random against random
         ("null_sd", pa.float64()),
         ("effect", pa.float64()),  # tcav - null_mean
-        ("p_value", pa.float64()),  # two-sided Welch t-test
+        ("alignment", pa.float64()),  # mean cosine of CAV and gradient; the null's is 0
+        ("p_value", pa.float64()),  # two-sided Welch t-test of the alignment
         ("p_holm", pa.float64()),  # corrected over all rows of the table
         ("significant", pa.bool_()),
         ("cav_accuracy", pa.float64()),  # balanced accuracy on held-out concept clips

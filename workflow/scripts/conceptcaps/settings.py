@@ -16,10 +16,13 @@ def load_schema(path: str | Path) -> dict:
 def check_settings(config: dict, schema_file: str | Path) -> None:
     """Check a merged config against the schema and against what a schema cannot say.
 
+    Numbers that `--config` delivered as text are turned into numbers in place.
+
     Raises:
         InputError: one message that lists every problem: the key's path, what is wrong, the cure.
     """
     schema = load_schema(schema_file)
+    _read_numbers(config, schema)
     validator = jsonschema.Draft202012Validator(schema)
     problems = [
         problem
@@ -30,6 +33,25 @@ def check_settings(config: dict, schema_file: str | Path) -> None:
         problems = _cross_checks(config)
     if problems:
         raise InputError("config: " + "\n        ".join(problems))
+
+
+def _read_numbers(config: dict, schema: dict) -> None:
+    """Snakemake passes nested values of --config on as text: `tags={items: 10}` gives '10'."""
+    for key, value in config.items():
+        rule = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+        if not isinstance(rule, dict):
+            continue
+        if isinstance(value, dict):
+            _read_numbers(value, rule)
+        elif isinstance(value, str) and {"integer", "number", "null"} & _types(rule):
+            parsed = yaml.safe_load(value)
+            if parsed is None or isinstance(parsed, int | float):
+                config[key] = parsed
+
+
+def _types(rule: dict) -> set[str]:
+    wanted = rule.get("type", [])
+    return {wanted} if isinstance(wanted, str) else set(wanted)
 
 
 def _explain(error: jsonschema.ValidationError) -> list[str]:

@@ -1,0 +1,121 @@
+"""The miniature world's language: planted rules hold, captions name tags by their words."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import yaml
+
+from conceptcaps import grammar
+from conceptcaps.errors import InputError
+from conceptcaps.schemas import CATEGORIES, CLIPS
+
+ROOT = Path(__file__).resolve().parent.parent
+MANY = 2000
+
+
+@pytest.fixture(scope="module")
+def tag_sets():
+    rng = np.random.default_rng(0)
+    return [grammar.sample_tags(rng) for _ in range(MANY)]
+
+
+def flat(tags):
+    return [tag for group in tags.values() for tag in group]
+
+
+def test_taxonomy_file_equals_the_grammar():
+    taxonomy = yaml.safe_load((ROOT / "resources/mini/taxonomy.yaml").read_text())
+    assert taxonomy == {category: list(tags) for category, tags in grammar.TAXONOMY.items()}
+    assert list(taxonomy) == list(CATEGORIES)
+
+
+def test_no_tag_is_part_of_another():
+    tags = list(grammar.CATEGORY_OF)
+    assert not [(a, b) for a in tags for b in tags if a != b and a in b]
+
+
+def test_exclusive_tags_never_meet(tag_sets):
+    assert all(grammar.compatible(flat(tags)) for tags in tag_sets)
+    assert not grammar.compatible(["claps", "no percussion"])
+    assert all(len(tags["genre"]) <= 1 and len(tags["tempo"]) <= 1 for tags in tag_sets)
+
+
+def test_most_sets_cover_three_categories_and_all_tags_occur(tag_sets):
+    covered = [sum(bool(group) for group in tags.values()) for tags in tag_sets]
+    assert np.mean(np.array(covered) >= 3) > 0.97
+    assert {tag for tags in tag_sets for tag in flat(tags)} == set(grammar.CATEGORY_OF)
+
+
+def test_planted_co_occurrence_is_found(tag_sets):
+    def share(tag, genre):
+        sets = [flat(tags) for tags in tag_sets if tags["genre"] == [genre]]
+        return np.mean([tag in tags for tags in sets])
+
+    assert share("distorted electric guitar", "metal") > 0.85  # planted: 0.95
+    assert share("distorted electric guitar", "classical") == 0
+    assert share("fast tempo", "disco") > 0.5 > share("fast tempo", "blues") + 0.3
+    assert share("no percussion", "classical") > 0.4 > share("no percussion", "disco") + 0.2
+
+
+def test_given_genre_is_always_there():
+    rng = np.random.default_rng(1)
+    sets = [grammar.sample_tags(rng, genre="hip hop") for _ in range(200)]
+    assert all(tags["genre"] == ["hip hop"] for tags in sets)
+    with pytest.raises(InputError, match="Did you mean 'hip hop'"):
+        grammar.sample_tags(rng, genre="hiphop")
+
+
+@pytest.mark.parametrize(
+    ("style", "recall", "words"), [("concise", 0.98, (20, 40)), ("verbose", 0.85, (40, 70))]
+)
+def test_captions_name_tags_and_nothing_else(tag_sets, style, recall, words):
+    rng = np.random.default_rng(2)
+    named = total = 0
+    for tags in tag_sets:
+        caption, given = grammar.write_caption(tags, rng, style=style), flat(tags)
+        assert words[0] <= len(caption.split()) <= words[1], caption
+        found = [tag for tag in grammar.CATEGORY_OF if tag in caption]
+        assert set(found) <= set(given), caption
+        named, total = named + len(found), total + len(given)
+    assert named / total == pytest.approx(recall, abs=0.01)
+
+
+def test_captions_are_written_properly(tag_sets):
+    rng = np.random.default_rng(3)
+    for tags in tag_sets[:500]:
+        caption = grammar.write_caption(tags, rng, style="concise")
+        assert re.fullmatch(r"([A-Z][a-z]*( |, |\. )?|[a-z]+( |, |\. )?)+\.", caption), caption
+        assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", caption, re.IGNORECASE), caption
+
+
+def test_flat_tags_write_the_same_caption_and_unknown_ones_are_named(tag_sets):
+    tags = tag_sets[0]
+    captions = [
+        grammar.write_caption(given, np.random.default_rng(4), style="concise")
+        for given in (tags, flat(tags))
+    ]
+    assert captions[0] == captions[1]
+    with pytest.raises(InputError, match=r"'pianos' is not in the grammar\. Did you mean 'piano'"):
+        grammar.write_caption(["pianos"], np.random.default_rng(0), style="concise")
+
+
+def test_corpus_rows_do_not_depend_on_their_number():
+    rows = grammar.corpus(400, 7)
+    assert grammar.corpus(30, 7) == rows[:30]
+    assert grammar.corpus(30, 8) != rows[:30]
+    assert pa.Table.from_pylist(rows, CLIPS).to_pylist() == rows
+    assert len({row["ytid"] for row in rows}) == 400
+    assert all(len(row["ytid"]) == 11 for row in rows)
+
+
+def test_corpus_has_noise_and_rows_with_too_few_categories():
+    rows = grammar.corpus(1000, 7)
+    covered = [
+        len({grammar.CATEGORY_OF[a] for a in row["aspect_list"] if a in grammar.CATEGORY_OF})
+        for row in rows
+    ]
+    assert np.mean(np.array(covered) < 3) == pytest.approx(0.1, abs=0.03)
+    assert any("low quality" in row["aspect_list"] for row in rows)

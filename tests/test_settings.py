@@ -1,0 +1,100 @@
+import copy
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conceptcaps.errors import InputError
+from conceptcaps.settings import check_settings, load_schema
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def changed(path, value):
+    config = copy.deepcopy(CONFIG)
+    *parents, last = path.split(".")
+    section = config
+    for key in parents:
+        section = section[key]
+    section[last] = value
+    return config
+
+
+def merge(base, overlay):
+    for key, value in overlay.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+def test_config_and_every_overlay_are_valid():
+    check_settings(CONFIG, SCHEMA)
+    mini = yaml.safe_load((ROOT / "overlays/mini.yaml").read_text())
+    for overlay in (ROOT / "overlays").glob("*.yaml"):
+        merged = merge(copy.deepcopy(CONFIG), copy.deepcopy(mini))
+        check_settings(merge(merged, yaml.safe_load(overlay.read_text())), SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("audio.guidance_scal", 3, r"unknown key 'audio\.guidance_scal'\. Did you mean 'guidance_"),
+        ("sorces", {}, r"unknown key 'sorces'\. Did you mean 'sources'"),
+        ("tags.items", "many", r"tags\.items: must be of type integer, but is 'many' \(str\)"),
+        ("tags.items", 0, r"tags\.items: 0 is less than the minimum of 1\. distinct tag sets"),
+        ("audio.dtype", "float23", r"audio\.dtype: 'float23' is not one of: .*mean 'float32'"),
+        ("vae.preset", "papr", r"vae\.preset: there is no preset 'papr'\. Did you mean 'paper'"),
+        ("sources.musiccaps.path", None, r"sources\.musiccaps\.path: kind 'hub' needs a path"),
+        ("dataset.test", 0.9, r"dataset: validation \+ test must leave a share for training"),
+        ("sources.musiccaps.sha256", "12", r"sources\.musiccaps\.sha256: '12' does not match"),
+    ],
+)
+def test_a_wrong_value_is_explained(path, value, message):
+    with pytest.raises(InputError, match=message):
+        check_settings(changed(path, value), SCHEMA)
+
+
+def test_numbers_from_the_command_line_are_numbers():
+    config = changed("tags.items", "250")
+    config["captioner"]["base"]["revision"] = "null"
+    check_settings(config, SCHEMA)
+    assert config["tags"]["items"] == 250
+    assert config["captioner"]["base"]["revision"] is None
+
+
+def test_a_missing_key_is_named_and_all_problems_come_at_once():
+    config = changed("audio.top_k", -1)
+    del config["tcav"]["alpha"]
+    with pytest.raises(InputError, match=r"(?s)audio\.top_k.*tcav: missing key 'alpha'"):
+        check_settings(config, SCHEMA)
+
+
+def objects(schema, path=""):
+    if "properties" in schema:
+        yield path, schema
+        for key, value in schema["properties"].items():
+            yield from objects(value, f"{path}.{key}".strip("."))
+
+
+def test_every_key_is_closed_required_and_described():
+    for path, schema in objects(load_schema(SCHEMA)):
+        assert schema["additionalProperties"] is False, path
+        assert set(schema["required"]) == set(schema["properties"]), path
+        for key, value in schema["properties"].items():
+            described = "description" in value or "properties" in value
+            assert described, f"{path}.{key} has no description"
+
+
+def test_profiles_share_what_a_named_profile_replaces():
+    profiles = {
+        path.parent.name: yaml.safe_load(path.read_text())
+        for path in (ROOT / "profiles").glob("*/profile.yaml")
+    }
+    shared = ["rerun-triggers", "rerun-incomplete", "keep-going", "show-failed-logs"]
+    for a, b in itertools.combinations(profiles.values(), 2):
+        assert [a[key] for key in shared] == [b[key] for key in shared]

@@ -1,0 +1,151 @@
+"""The miniature MusicGen (Copet et al. 2023): captions to codec tokens, trained on the synth."""
+
+import time
+from pathlib import Path
+
+import torch
+from transformers import (
+    EncodecFeatureExtractor,
+    EncodecModel,
+    MusicgenDecoderConfig,
+    MusicgenForCausalLM,
+    MusicgenForConditionalGeneration,
+    MusicgenProcessor,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
+
+from conceptcaps import grammar, mini_codec, mini_tokenizer, mini_training, runlog, seeding
+
+_UNCAPTIONED_SHARE = 0.1  # of the training clips: what guidance compares with
+_VERBOSE_SHARE = 0.25  # of the captions: the arms write in both styles
+
+
+def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str | Path) -> None:
+    """Train a MusicGen with a T5 text encoder over the tokens of a codec.
+
+    Args:
+        codec: model directory of the codec; it becomes a part of the model and is not trained.
+        spec: steps, batch_size, learning_rate, clips (config: mini.musicgen).
+        world: clip_s in seconds, sampling_rate_hz (config: mini).
+        seed: global seed.
+        output: model directory to write, with tokenizer, processor and generation config.
+
+    **Differs:** the text encoder is trained too, from nothing; MusicGen's T5 is pretrained and
+    frozen.
+    """
+    started = time.monotonic()
+    seeding.seed_everything(seed)
+    audio_encoder = EncodecModel.from_pretrained(codec).eval()
+    tags, waves = mini_codec.synthesise(spec["clips"], world=world, seed=seed)
+    codes = encode(audio_encoder, waves)
+    tokenizer = build_tokenizer(seed)
+    model = build_model(audio_encoder, tokenizer, frames=codes.shape[2])
+
+    def batch_of(step: int) -> dict:
+        rng = seeding.item_rng(seed, "mini_musicgen", str(step))
+        rows = rng.integers(len(codes), size=spec["batch_size"])
+        captions = [_caption(tags[row], rng) for row in rows]
+        text = tokenizer(captions, padding=True, return_tensors="pt")
+        kept = torch.from_numpy(rng.random((len(rows), 1)) >= _UNCAPTIONED_SHARE)
+        return {
+            "input_ids": text.input_ids,
+            "attention_mask": text.attention_mask * kept,
+            "labels": delay(codes[rows], pad=model.config.decoder.pad_token_id),
+            "use_cache": False,
+        }
+
+    losses = mini_training.fit(
+        model,
+        batch_of,
+        steps=spec["steps"],
+        learning_rate=spec["learning_rate"],
+        what="mini.musicgen",
+    )
+    processor = MusicgenProcessor(EncodecFeatureExtractor.from_pretrained(codec), tokenizer)
+    mini_training.save(model, processor, output, losses=losses, started=started, seed=seed)
+
+
+def _caption(tags: dict[str, list[str]], rng) -> str:
+    style = "verbose" if rng.random() < _VERBOSE_SHARE else "concise"
+    return grammar.write_caption(tags, rng, style=style)
+
+
+@torch.no_grad()
+def encode(codec: EncodecModel, waves: torch.Tensor) -> torch.Tensor:
+    """Encode waves [N, T] to codes [N, codebooks, frames]."""
+    batches = waves[:, None].split(4)  # small ones stay in the processor's cache: twice as fast
+    return torch.cat(
+        [codec.encode(wave).audio_codes[0] for wave in runlog.progress(batches, what="encoded")]
+    )
+
+
+def delay(codes: torch.Tensor, *, pad: int) -> torch.Tensor:
+    """Lay codes [B, K, frames] out as labels [B, frames + K - 1, K]: codebook k comes k steps late.
+
+    Transformers' loss shifts the labels into the decoder's input and skips the pads, but leaves the
+    delays to the caller.
+    """
+    batch, codebooks, frames = codes.shape
+    labels = codes.new_full((batch, frames + codebooks - 1, codebooks), pad)
+    for k in range(codebooks):
+        labels[:, k : k + frames, k] = codes[:, k]
+    return labels
+
+
+def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """Learn T5's kind of tokenizer (pad 0, end 1) from 2,000 captions of the grammar."""
+    rngs = [seeding.item_rng(seed, "mini_musicgen_text", str(k)) for k in range(2000)]
+    tokenizer = mini_tokenizer.train_tokenizer(
+        (_caption(grammar.sample_tags(rng), rng) for rng in rngs),
+        vocab_size=600,
+        special={"pad_token": "<pad>", "eos_token": "</s>"},
+    )
+    tokenizer.model_max_length = 512
+    return tokenizer
+
+
+def build_model(
+    audio_encoder: EncodecModel, tokenizer: PreTrainedTokenizerFast, *, frames: int
+) -> MusicgenForConditionalGeneration:
+    """Join a new text encoder and decoder to the codec; generates `frames` frames by default."""
+    text = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=96,
+        d_kv=24,
+        d_ff=192,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    start = audio_encoder.config.codebook_size  # one id beyond the codes: pad, start and end
+    decoder = MusicgenDecoderConfig(
+        vocab_size=start,
+        num_codebooks=audio_encoder.config.num_quantizers,
+        hidden_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        ffn_dim=512,
+        dropout=0.0,
+        pad_token_id=start,
+        bos_token_id=start,
+        decoder_start_token_id=start,
+    )
+    model = MusicgenForConditionalGeneration(
+        text_encoder=T5EncoderModel(text),
+        audio_encoder=audio_encoder,
+        decoder=MusicgenForCausalLM(decoder),
+    )
+    model.freeze_audio_encoder()
+    model.generation_config.update(
+        do_sample=True,
+        guidance_scale=3.0,
+        max_new_tokens=frames + decoder.num_codebooks - 1,  # the last codebook comes so much late
+        pad_token_id=start,
+        bos_token_id=start,
+        decoder_start_token_id=start,
+    )
+    return model
