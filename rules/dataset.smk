@@ -5,15 +5,15 @@ outputs: <results>/conceptcaps.parquet, <results>/hub, <results>/run/{config.yam
 steps:   record_run, export_dataset, export_hub
 """
 
-EVIDENCE = {
-    "vae": "<results>/vae/metrics.json",
-    "captioner": "<results>/captioner/metrics.json",
-    "text": "<results>/scores/text.json",
-    "clap": "<results>/scores/clap.json",
-    "fad": "<results>/scores/fad.json",
-    "genrecnn": "<results>/gtzan/metrics.json",
-    "tcav": "<results>/tcav/scores.parquet",
-}
+EVIDENCE = [
+    "<results>/vae/metrics.json",
+    "<results>/captioner/metrics.json",
+    "<results>/scores/text.json",
+    "<results>/scores/clap.json",
+    "<results>/scores/fad.json",
+    "<results>/gtzan/metrics.json",
+    "<results>/tcav/scores.parquet",
+]
 
 
 localrules:
@@ -21,7 +21,12 @@ localrules:
 
 
 rule record_run:
-    """Write down the merged config, versions, commit, model revisions and seeds."""
+    """Write down the merged config, versions, commit, model revisions and seeds.
+
+    It waits for the evidence, so that it sees the commits of models that the stages downloaded.
+    """
+    input:
+        EVIDENCE,
     output:
         config="<results>/run/config.yaml",
         provenance="<results>/run/provenance.json",
@@ -51,7 +56,7 @@ rule export_dataset:
             "<results>/scores/conceptcaps/clap/{shard}.parquet", shard=shards("conceptcaps")
         ),
         provenance="<results>/run/provenance.json",
-        evidence=list(EVIDENCE.values()),
+        evidence=EVIDENCE,
     output:
         dataset=ensure("<results>/conceptcaps.parquet", non_empty=True),
     log:
@@ -78,7 +83,7 @@ rule export_hub:
         dataset="<results>/conceptcaps.parquet",
         audio=expand("<results>/audio/conceptcaps/{shard}.parquet", shard=shards("conceptcaps")),
         config="<results>/run/config.yaml",
-        evidence=list(EVIDENCE.values()),
+        evidence=EVIDENCE,
     output:
         hub=directory("<results>/hub"),
     log:

@@ -10,7 +10,8 @@ from dataset_run import tag_row, write_run
 
 from conceptcaps import export, schemas
 from conceptcaps.errors import InputError
-from conceptcaps.io import read_rows, write_table
+from conceptcaps.evidence import read_evidence
+from conceptcaps.io import read_rows, write_json, write_table
 
 SPEC = export.Spec(validation=0.15, test=0.15)
 
@@ -147,3 +148,11 @@ def test_equal_inputs_give_equal_bytes(tmp_path):
 def test_shares_that_leave_no_training_rows_are_refused(validation, test):
     with pytest.raises(InputError, match=r"dataset\.validation"):
         export.Spec(validation=validation, test=test)
+
+
+def test_a_large_metrics_file_travels_as_its_figures(tmp_path):
+    metric = {"name": "accuracy", "value": 0.5, "n": 3}
+    content = {"arms": {"base": [metric]}, "floor": [metric], "history": list(range(300_000))}
+    write_json(tmp_path / "scores/text.json", content)
+    carried = read_evidence([tmp_path / "scores/text.json"])
+    assert carried == {"text": {"arms base": [metric], "floor": [metric]}}

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import datasets
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
@@ -74,6 +75,7 @@ def finetune(
     compute type to the quantiser, and uses an untrained adapter: see the checks here.
     """
     seeding.seed_everything(seed)
+    datasets.disable_progress_bars()  # they would fill the log
     prompts = chatmodel.read_prompts(base.prompts)
     train, validation = (_split(pairs, name) for name in ("train", "validation"))
     model, tokenizer = chatmodel.load(base)

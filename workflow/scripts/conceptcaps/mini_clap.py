@@ -94,12 +94,12 @@ def build_processor(world: dict, *, seed: int) -> ClapProcessor:
 
 
 def build_config(tokenizer) -> ClapConfig:
-    """Return the architecture: two towers of 0.4 million weights each, joint width 128."""
+    """Return the architecture: two towers of 0.25 million weights each, joint width 128."""
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 1,
         "num_attention_heads": 4,
         "max_position_embeddings": TEXT_TOKENS + tokenizer.pad_token_id + 1,
         "hidden_dropout_prob": 0.0,
@@ -112,12 +112,12 @@ def build_config(tokenizer) -> ClapConfig:
         "window_size": 4,
         "num_mel_bins": MEL_BANDS,
         "spec_size": 128,
-        "patch_size": 4,
-        "patch_stride": [4, 4],
-        "patch_embeds_hidden_size": 32,
-        "depths": [1, 1, 2],
-        "num_attention_heads": [2, 4, 8],
-        "hidden_size": 128,  # = 32 * 2^(stages - 1)
+        "patch_size": 8,
+        "patch_stride": [8, 8],
+        "patch_embeds_hidden_size": 64,
+        "depths": [1, 1],
+        "num_attention_heads": [2, 4],
+        "hidden_size": 128,  # = 64 * 2^(stages - 1)
         "mlp_ratio": 2.0,
         "enable_fusion": False,
         "hidden_dropout_prob": 0.0,

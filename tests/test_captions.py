@@ -1,0 +1,184 @@
+import pytest
+import tiny_models
+
+from conceptcaps import captions, io, schemas
+from conceptcaps.errors import InputError
+
+SPEC = captions.Spec(
+    batch_size=4, max_new_tokens=40, temperature=0.7, top_p=0.9, min_words=5, min_yield=0.0
+)
+
+
+def changed(**changes):
+    return captions.Spec(**{**vars(SPEC), **changes})
+
+
+@pytest.fixture(scope="module")
+def tags(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tags") / "tags.parquet"
+    rows = [
+        {
+            "id": f"item{k:03d}",
+            "aspect_list": tiny_models.TAGS[k % 5],
+            **{column: [] for column in schemas.TAGS_OF.values()},
+            "given": [],
+            "seed": k,
+        }
+        for k in range(16)
+    ]
+    io.write_table(path, rows, schemas.TAGS)
+    return path
+
+
+def make(
+    directory, tags, *, shard=0, shard_items=8, items=16, arm="base", spec=SPEC, seed=1, **of_base
+):
+    directory.mkdir(exist_ok=True)
+    output = directory / f"{arm}{shard}.parquet"
+    captions.generate_shard(
+        tags=tags,
+        shard=shard,
+        shard_items=shard_items,
+        items=items,
+        arm=arm,
+        adapter=None,
+        base=tiny_models.base(**of_base),
+        spec=spec,
+        seed=seed,
+        output=output,
+        ledger=directory / f"{arm}{shard}.ledger.parquet",
+    )
+    return output
+
+
+@pytest.fixture(scope="module")
+def whole(tags, tmp_path_factory):
+    return make(tmp_path_factory.mktemp("whole"), tags)
+
+
+def test_captions_do_not_depend_on_the_shard_size(tags, whole, tmp_path):
+    halves = [make(tmp_path / "4", tags, shard=k, shard_items=4) for k in (0, 1)]
+    assert [row for half in halves for row in io.read_rows(half)] == io.read_rows(whole)
+
+
+def test_captions_are_of_the_items_in_order(tags, whole):
+    rows = io.read_rows(whole)
+    ledger = io.read_rows(whole.with_suffix(".ledger.parquet"))
+    assert [row["id"] for row in ledger] == [f"item{k:03d}" for k in range(8)]
+    assert [row["id"] for row in rows] == [r["id"] for r in ledger if r["status"] == "ok"]
+    assert rows
+    assert rows[0]["prompt"].endswith(", ".join(tiny_models.TAGS[int(rows[0]["id"][4:]) % 5]))
+    assert len({row["caption"] for row in rows}) == len(rows)
+    assert all(0 < row["n_tokens"] <= SPEC.max_new_tokens for row in rows)
+
+
+def test_growing_the_dataset_changes_no_caption(tags, tmp_path):
+    short = make(tmp_path / "short", tags, shard=1, items=12)
+    grown = make(tmp_path / "grown", tags, shard=1, items=16)
+    first = {row["id"]: row for row in io.read_rows(short)}
+    assert len(io.read_rows(short.with_suffix(".ledger.parquet"))) == 4
+    assert first.items() <= {row["id"]: row for row in io.read_rows(grown)}.items()
+
+
+def test_a_resumed_shard_gives_the_same_bytes(tags, whole, tmp_path, monkeypatch):
+    real = captions._caption
+
+    def killed_at_the_second_batch(batch, *rest):
+        if batch[0]["id"] != "item000":
+            raise KeyboardInterrupt
+        return real(batch, *rest)
+
+    monkeypatch.setattr(captions, "_caption", killed_at_the_second_batch)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path, tags)
+    assert (tmp_path / "base0.parquet.partial/00000.parquet").is_file()
+    made = []
+    monkeypatch.setattr(captions, "_caption", lambda b, *r: made.append(b[0]["id"]) or real(b, *r))
+    output = make(tmp_path, tags)
+    assert made == ["item004"]
+    assert output.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "base0.parquet.partial").exists()
+
+
+def leave_sidecar(directory, tags):
+    """Leave what a job with SPEC, seed 1 and four items would leave, but for its texts."""
+    requests = io.read_rows(tags, ["id", "aspect_list"])[:4]
+    base = tiny_models.base()
+    prompts = captions.chatmodel.read_prompts(base.prompts)
+    key = captions._key(requests, "base", None, base, SPEC, 1, prompts)
+    row = {"prompt": "", "n_tokens": 5, "seed": 0, "model": "", "caption": "left by an earlier job"}
+    sidecar = io.Sidecar(directory / "base0.parquet", key=key, schema=schemas.CAPTIONS)
+    sidecar.write(0, [{**row, "id": item["id"]} for item in requests])
+
+
+def test_a_fitting_sidecar_is_used(tags, tmp_path):
+    leave_sidecar(tmp_path, tags)
+    output = make(tmp_path, tags, items=4, spec=changed(min_words=2))
+    assert {row["caption"] for row in io.read_rows(output)} == {"left by an earlier job"}
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"spec": changed(temperature=1.0)}, {"dtype": "bfloat16"}]
+)
+def test_a_stale_sidecar_is_discarded(tags, tmp_path, change):
+    leave_sidecar(tmp_path, tags)
+    output = make(tmp_path, tags, items=4, **change)
+    assert "left by an earlier job" not in {row["caption"] for row in io.read_rows(output)}
+
+
+def test_short_captions_are_accounted_for(tags, tmp_path):
+    output = make(tmp_path, tags, items=4, spec=changed(min_words=1000))
+    assert io.read_rows(output) == []
+    ledger = io.read_rows(output.with_suffix(".ledger.parquet"))
+    assert [row["status"] for row in ledger] == ["too_short"] * 4
+    assert "min_words is 1000" in ledger[0]["reason"]
+    with pytest.raises(InputError, match="min_yield"):
+        make(tmp_path, tags, items=4, spec=changed(min_words=1000, min_yield=0.5))
+
+
+def test_zero_shot_is_not_told_the_tags(tags, tmp_path):
+    output = make(tmp_path, tags, items=4, arm="zero_shot", spec=changed(min_words=0))
+    (prompt,) = {row["prompt"] for row in io.read_rows(output)}
+    assert prompt == captions.chatmodel.read_prompts(tiny_models.PROMPTS)["untagged"]
+
+
+def test_heldout_captions_are_of_test_pairs_only(tmp_path):
+    pairs = tiny_models.write_pairs(tmp_path / "pairs.parquet")
+    test = [row["id"] for row in io.read_rows(pairs) if row["split"] == "test"]
+    for items, expected in ((3, test[:3]), (100, test)):
+        output = tmp_path / f"heldout{items}.parquet"
+        captions.generate_heldout(
+            pairs=pairs,
+            items=items,
+            arm="base",
+            adapter=None,
+            base=tiny_models.base(),
+            spec=changed(min_words=1000),
+            seed=1,
+            output=output,
+        )
+        assert [row["id"] for row in io.read_rows(output)] == expected
+
+
+def test_rows_that_are_not_there_are_an_error(tags, tmp_path):
+    with pytest.raises(InputError, match="has no rows 16 to 23"):
+        make(tmp_path, tags, shard=2, items=24)
+
+
+@pytest.mark.parametrize(
+    ("text", "finished", "caption"),
+    [
+        ("  A slow song. It is calm.  ", True, "A slow song. It is calm."),
+        ("A slow song. It is ca", False, "A slow song."),
+        ("A slow song at 120.5 beats", False, ""),
+        ("A slow song without an end", True, "A slow song without an end"),
+        ("A slow song.\n\nTags: slow", False, "A slow song."),
+        ("Here is a caption:\n\nA slow song.", True, "A slow song."),
+        ('"A slow song."', True, "A slow song."),
+        ("Here it is:\n\nA slow song! And th", False, "A slow song!"),
+        (" \n ", True, ""),
+        ("", False, ""),
+    ],
+)
+def test_cleaning(text, finished, caption):
+    assert captions.clean(text, finished=finished) == caption

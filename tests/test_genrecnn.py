@@ -1,0 +1,216 @@
+"""The genre classifier: its front end, windows and votes, its split, training, saving."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from conceptcaps import clips, genrecnn, genrenet, io, schemas
+from conceptcaps.errors import InputError
+
+RATE = 8000
+SPEC = genrenet.Spec(
+    window_s=0.5,
+    mel_bands=24,
+    channels=[8, 16],
+    bottleneck=16,
+    dropout=0.1,
+    epochs=8,
+    patience=8,
+    batch_size=16,
+    learning_rate=1e-2,
+    validation=0.1,
+    test=0.25,
+)
+
+
+def tone(*, hz, seed, seconds=1.0):
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * RATE)) / RATE
+    return np.sin(2 * np.pi * hz * rng.uniform(0.9, 1.1) * t) + 0.3 * rng.standard_normal(len(t))
+
+
+def row(clip_id, wave, genre):
+    data, _ = clips.encode_flac(wave, RATE, peak=0.8)
+    return {
+        "id": clip_id,
+        "audio": {"bytes": data, "path": f"{clip_id}.flac"},
+        "sampling_rate": RATE,
+        "duration_s": len(wave) / RATE,
+        "sha256": clips.sha256(data),
+        "genre": genre,
+    }
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    path = tmp_path_factory.mktemp("corpus") / "clips.parquet"
+    rows = [
+        row(f"{genre}.{k:02d}", tone(hz=hz, seed=1000 * hz + k), genre)
+        for genre, hz in (("high", 1500), ("low", 300))
+        for k in range(24)
+    ]
+    io.write_table(path, rows, schemas.GENRE_CLIPS)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(corpus, tmp_path_factory):
+    torch.set_num_threads(1)
+    return fit(corpus, tmp_path_factory.mktemp("fitted"))
+
+
+def fit(corpus, folder):
+    paths = {name: folder / name for name in ("model.safetensors", "config.json", "metrics.json")}
+    genrecnn.fit(
+        clips=corpus,
+        spec=SPEC,
+        sampling_rate_hz=RATE,
+        seed=1,
+        model=paths["model.safetensors"],
+        config=paths["config.json"],
+        metrics=paths["metrics.json"],
+    )
+    return paths
+
+
+def test_learns_two_synthetic_classes(fitted):
+    report = io.read_json(fitted["metrics.json"])
+    metrics = {metric["name"]: metric for metric in report["metrics"]}
+    assert metrics["clip_accuracy"]["value"] >= 0.9
+    assert metrics["clip_accuracy"]["n"] == 12
+    assert metrics["clip_accuracy"]["ci_low"] < metrics["clip_accuracy"]["value"]
+    assert 0 <= metrics["expected_calibration_error"]["value"] <= 1
+    assert np.sum(report["confusion"], axis=1).tolist() == [6, 6]
+    assert np.trace(report["confusion"]) == round(12 * metrics["clip_accuracy"]["value"])
+    assert report["classes"] == ["high", "low"]
+    losses = [epoch["train_loss"] for epoch in report["history"]]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_same_seed_gives_the_same_bytes(corpus, fitted, tmp_path):
+    again = fit(corpus, tmp_path)
+    assert all(again[name].read_bytes() == fitted[name].read_bytes() for name in fitted)
+
+
+def test_parts_of_the_split_are_disjoint_and_complete(fitted, corpus):
+    split = io.read_json(fitted["config.json"])["split"]
+    ids = [clip_id for part in split.values() for clip_id in part]
+    assert sorted(ids) == sorted(r["id"] for r in io.read_rows(corpus, ["id"]))
+    assert len(set(ids)) == len(ids)
+    assert [len(split[part]) for part in ("train", "validation", "test")] == [32, 4, 12]
+
+
+def test_split_is_stratified_and_keeps_identical_recordings_together():
+    rows = [
+        {"id": f"{g}{k}", "genre": g, "sha256": f"{g}{k // 2}"} for g in "ab" for k in range(40)
+    ]
+    split = genrecnn.split_clips(rows, validation=0.1, test=0.2, seed=3)
+    part_of = {clip_id: part for part, ids in split.items() for clip_id in ids}
+    assert all(part_of[f"{g}{k}"] == part_of[f"{g}{k + 1}"] for g in "ab" for k in range(0, 40, 2))
+    for part, share in (("test", 0.2), ("validation", 0.1)):
+        assert sum(clip_id.startswith("a") for clip_id in split[part]) == share * 40
+    assert split == genrecnn.split_clips(rows[::-1], validation=0.1, test=0.2, seed=3)
+    assert split != genrecnn.split_clips(rows, validation=0.1, test=0.2, seed=4)
+
+
+def test_a_genre_with_too_few_clips_is_named():
+    rows = [
+        {"id": "x1", "genre": "polka", "sha256": "1"},
+        {"id": "x2", "genre": "polka", "sha256": "2"},
+    ]
+    with pytest.raises(InputError, match="'polka' has 2 clips"):
+        genrecnn.split_clips(rows, validation=0.1, test=0.2, seed=3)
+
+
+def test_windows_are_cut_without_overlap():
+    wave = np.arange(10, dtype=np.float32)
+    cut = genrenet.cut_windows(wave, sampling_rate_hz=2, window_s=2.0)
+    assert cut.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    padded = genrenet.cut_windows(wave[:3], sampling_rate_hz=2, window_s=2.0)
+    assert padded.tolist() == [[0, 1, 2, 0]]
+
+
+def test_vote_is_the_mean_of_log_probabilities():
+    logits = torch.log(torch.tensor([[0.9, 0.1], [0.4, 0.6]]))
+    odds = math.sqrt(0.9 * 0.4) / math.sqrt(0.1 * 0.6)  # geometric means
+    assert genrenet.vote(logits).exp()[0].item() == pytest.approx(odds / (1 + odds), abs=1e-6)
+
+
+def test_mel_filters_are_triangles_on_the_mel_scale():
+    filters = genrenet.mel_filterbank(sampling_rate_hz=16000, fft=16384, bands=20)  # (bins, bands)
+    hz = np.linspace(0, 8000, 8193)
+    mel = 2595 * np.log10(1 + hz[filters.argmax(0)] / 700)
+    assert np.allclose(np.diff(mel), 2595 * np.log10(1 + 8000 / 700) / 21, rtol=0.02)
+    inside = (hz > hz[filters[:, 0].argmax()]) & (hz < hz[filters[:, -1].argmax()])
+    assert (filters.sum(0) > 0).all()
+    assert torch.allclose(filters.sum(1)[inside], torch.ones(1), atol=1e-3)  # neighbours add to one
+    narrow = genrenet.mel_filterbank(sampling_rate_hz=16000, fft=256, bands=64)
+    assert (narrow.sum(0) > 0).all()
+
+
+def test_front_end_ignores_the_level(fitted):
+    network, _ = genrenet.load(fitted["model.safetensors"], fitted["config.json"])
+    wave = torch.from_numpy(tone(hz=440, seed=0, seconds=0.5)).float()[None]
+    with torch.no_grad():
+        assert torch.allclose(network(wave), network(0.1 * wave), atol=1e-3)
+
+
+def test_early_stopping_keeps_the_best_epoch(capsys):
+    torch.manual_seed(0)
+    network = genrenet.GenreCNN(SPEC, classes=2, sampling_rate_hz=RATE)
+    x, y = torch.randn(32, 24, 20), torch.arange(32) % 2  # nothing to learn: validation gets worse
+    spec = genrenet.Spec(**{**vars(SPEC), "epochs": 60, "patience": 2})
+    history = genrecnn.train(network, train=(x, y), validation=(x.flip(2), 1 - y), spec=spec)
+    best = min(range(len(history)), key=lambda k: history[k]["validation_loss"])
+    assert len(history) == best + 1 + 2
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(network.classify(x.flip(2)), 1 - y).item()
+    assert loss == pytest.approx(history[best]["validation_loss"], abs=1e-5)
+
+
+def test_saved_weights_give_equal_logits(fitted, tmp_path):
+    torch.manual_seed(0)
+    network, described = genrenet.load(fitted["model.safetensors"], fitted["config.json"])
+    again, _ = genrenet.load(fitted["model.safetensors"], fitted["config.json"])
+    windows = torch.randn(3, RATE // 2)
+    with torch.no_grad():
+        assert torch.equal(network(windows), again(windows))
+        assert not torch.equal(network(windows)[0], network(windows)[1])
+    assert not network.training
+    assert described["classes"] == ["high", "low"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ["low", "high"]}, "are not those"),
+        ({"classes": ["high", "low", "polka"]}, "are not those"),
+        ({"spec": {**vars(SPEC), "bottleneck": 8}}, "does not fit the spec"),
+    ],
+)
+def test_a_config_of_another_classifier_is_refused(fitted, tmp_path, change, message):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(io.read_json(fitted["config.json"]) | change))
+    with pytest.raises(InputError, match=message):
+        genrenet.load(fitted["model.safetensors"], config)
+
+
+def test_weights_that_are_none_are_refused(fitted, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="is not a genre classifier's weights"):
+        genrenet.load(tmp_path / "model.safetensors", fitted["config.json"])
+
+
+def test_wilson_interval_against_a_published_value():
+    share, low, high = genrecnn.wilson(81, 263)  # Newcombe 1998, table I
+    assert (round(share, 4), round(low, 4), round(high, 4)) == (0.3080, 0.2553, 0.3662)
+    assert genrecnn.wilson(10, 10)[2] == pytest.approx(1.0)
+
+
+def test_calibration_error_closed_form():
+    confidence, right = np.array([0.95, 0.95, 0.65, 1.0]), np.array([True, False, True, True])
+    expected = (abs(2 - 2.9) + abs(1 - 0.65)) / 4
+    assert genrecnn.calibration_error(confidence, right) == pytest.approx(expected)

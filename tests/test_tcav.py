@@ -1,0 +1,269 @@
+"""TCAV: sets, CAVs, the test, the controls, and a table whose answer is known in advance."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from conceptcaps import cav, clips, io, schemas, tcav
+from conceptcaps.errors import InputError
+
+RATE, SAMPLES = 100, 8  # a clip is one window of eight samples
+SPEC = tcav.Spec(
+    layers=["layer"],
+    categories=["instrument"],
+    concepts=None,
+    set_size=10,
+    random_sets=10,
+    heldout_share=0.25,
+    class_clips=5,
+    alpha=0.05,
+)
+DESCRIBED = {
+    "classes": ["minus", "plus"],
+    "split": {"test": [f"{genre}{k}" for genre in ("minus", "plus") for k in range(6)]},
+}
+WINDOW = {"sampling_rate_hz": RATE, "window_s": SAMPLES / RATE}
+
+
+class Linear(nn.Module):
+    """Eight samples, an identity layer, two opposed logits along the first axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(SAMPLES, SAMPLES, bias=False)
+        self.head = nn.Linear(SAMPLES, 2, bias=False)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.eye(SAMPLES))
+            self.head.weight.zero_()
+            self.head.weight[:, 0] = torch.tensor([-1.0, 1.0])
+
+    def forward(self, windows):
+        return self.head(self.layer(windows))
+
+
+def write_clips(path, ids, waves, genres=None):
+    rows = []
+    for k, (clip_id, wave) in enumerate(zip(ids, waves, strict=True)):
+        data, _ = clips.encode_flac(wave, RATE, peak=1.0)
+        row = {
+            "id": clip_id,
+            "audio": {"bytes": data, "path": f"{clip_id}.flac"},
+            "sampling_rate": RATE,
+            "duration_s": len(wave) / RATE,
+            "sha256": clips.sha256(data),
+        }
+        extra = {"genre": genres[k]} if genres else {"gain_db": 0.0, "seed": 1, "model": "none"}
+        rows.append(row | extra)
+    io.write_table(path, rows, schemas.GENRE_CLIPS if genres else schemas.AUDIO)
+
+
+@pytest.fixture
+def gtzan(tmp_path):
+    path = tmp_path / "gtzan.parquet"
+    ids = [f"{genre}{k}" for genre in ("minus", "plus") for k in range(8)]
+    waves = np.random.default_rng(5).uniform(-0.5, 0.5, (16, SAMPLES))
+    write_clips(path, ids, waves, genres=["minus"] * 8 + ["plus"] * 8)
+    return path
+
+
+def test_a_linear_network_scores_exactly_one_and_zero(tmp_path, gtzan):
+    rng = np.random.default_rng(0)
+    positive = np.arange(60) < 30
+    waves = rng.uniform(-0.1, 0.1, (60, SAMPLES))
+    waves[positive, 0] += 0.8  # the concept is the axis that the logits read
+    write_clips(tmp_path / "audio.parquet", [f"c{k}" for k in range(60)], waves)
+    network = Linear()
+    activations, _ = tcav.read_activations(network, [tmp_path / "audio.parquet"], ["layer"], WINDOW)
+    assert np.allclose(activations["layer"], waves, atol=1e-4)
+    gradients = tcav.class_gradients(network, gtzan, DESCRIBED, SPEC, 1, WINDOW)
+    assert gradients["layer"]["plus"].shape == (5, SAMPLES)  # class_clips of the six held out
+    assert np.array_equal(gradients["layer"]["plus"], np.eye(1, SAMPLES).repeat(5, axis=0))
+    table = tcav.Table("layer", activations["layer"], gradients["layer"], SPEC, seed=1)
+    minus, plus = tcav.correct(table.concept_rows("bell", "instrument", positive), alpha=0.05)
+    assert (plus["genre"], plus["tcav"], plus["tcav_sd"]) == ("plus", 1.0, 0.0)
+    assert (minus["genre"], minus["tcav"], minus["tcav_sd"]) == ("minus", 0.0, 0.0)
+    assert plus["null_mean"] == minus["null_mean"] == 0.5
+    assert plus["significant"] and minus["significant"]
+    assert plus["cav_accuracy"] == plus["cav_auc"] == 1.0
+
+
+def test_convolutions_enter_as_means_and_gradients_as_sums_over_positions(tmp_path, gtzan):
+    torch.manual_seed(0)
+
+    class Convolution(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv1d(1, 3, 1)
+            self.head = nn.Linear(3, 2, bias=False)
+
+        def forward(self, windows):
+            return self.head(self.layer(windows[:, None]).mean(dim=2))
+
+    network = Convolution()
+    waves = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 2 * SAMPLES))  # two windows a clip
+    write_clips(tmp_path / "audio.parquet", ["a", "b"], waves)
+    activations, _ = tcav.read_activations(network, [tmp_path / "audio.parquet"], ["layer"], WINDOW)
+    with torch.no_grad():
+        weight, bias = network.layer.weight[:, 0, 0].numpy(), network.layer.bias.numpy()
+    assert np.allclose(activations["layer"], waves.mean(1)[:, None] * weight + bias, atol=1e-4)
+    gradients = tcav.class_gradients(network, gtzan, DESCRIBED, SPEC, 1, WINDOW)
+    expected = network.head.weight.detach().numpy()
+    assert np.allclose(gradients["layer"]["minus"], expected[0], atol=1e-6)
+    assert np.allclose(gradients["layer"]["plus"], expected[1], atol=1e-6)
+
+
+def random_table(seed, clips_count=160, width=24):
+    """A layer of noise with unequal axes, and gradients that scatter around one axis per genre."""
+    rng = np.random.default_rng(seed)
+    activations = rng.normal(size=(clips_count, width)) * np.geomspace(2, 0.3, width)
+    gradients = {
+        f"genre{k}": 2 * np.eye(width)[k] + rng.normal(size=(8, width)) / 2 for k in range(3)
+    }
+    return tcav.Table("layer", activations, gradients, SPEC, seed)
+
+
+def test_planted_concept_is_found_with_every_seed():
+    for seed in range(10):
+        rows = tcav.correct(random_table(seed).planted_rows(40), alpha=0.05)
+        assert len(rows) == 3
+        assert all(row["significant"] and row["tcav"] > 0.9 for row in rows)
+        assert all(row["cav_auc"] > 0.7 and row["control"] == "planted" for row in rows)
+
+
+def test_shuffled_labels_are_significant_no_more_often_than_alpha():
+    families, p_values, accuracies = [], [], []
+    for seed in range(40):
+        rows = tcav.correct(random_table(seed).shuffled_rows(40), alpha=0.05)
+        families.append(any(row["significant"] for row in rows))
+        p_values += [row["p_value"] for row in rows]
+        accuracies.append(rows[0]["cav_accuracy"])
+    assert np.mean(families) <= 0.125  # 5 of 40; at a true rate of 5 % exceeded once in 70
+    assert np.mean(np.array(p_values) < 0.05) < 0.08
+    assert np.mean(np.array(p_values) < 0.5) > 0.25  # and not by never finding anything
+    assert abs(np.mean(accuracies) - 0.5) < 0.04
+
+
+def test_scores_that_share_clips_need_the_correction():
+    """Without the term for shared clips random labels are found far too often."""
+    plain = []
+    for seed in range(20):
+        table = random_table(seed)
+        positive = np.random.default_rng(seed).permutation(160) < 20
+        cavs = cav.fit_cavs(
+            table.activations,
+            positive,
+            set_size=20,
+            random_sets=10,
+            heldout_share=0.25,
+            rng=np.random.default_rng(seed),
+        )
+        for gradients in table.gradients.values():
+            null = cav.both_orders(cav.alignment, gradients, cavs.null)
+            plain.append(cav.welch(cav.alignment(gradients, cavs.concept), null, shared=0.0))
+    assert np.mean(np.array(plain) < 0.05) > 0.15
+
+
+def test_holm_against_hand_computed_values():
+    adjusted = cav.holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    assert np.allclose(adjusted, [0.03, 0.06, 0.06, 0.02])
+    assert np.allclose(cav.holm(np.array([0.9, 0.8])), [1.0, 1.0])
+
+
+def test_holm_treats_controls_apart():
+    rows = [{"control": "", "p_value": 0.01} for _ in range(4)]
+    rows += [{"control": "shuffled", "p_value": 0.01}]
+    corrected = tcav.correct(rows, alpha=0.03)
+    assert [row["p_holm"] for row in corrected] == pytest.approx([0.04] * 4 + [0.01])
+    assert [row["significant"] for row in corrected] == [False] * 4 + [True]
+
+
+def test_welch_equals_scipy_where_nothing_is_shared():
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.3, 1, 9), rng.normal(0, 2, 20)
+    assert cav.welch(a, b, shared=0.0) == pytest.approx(
+        stats.ttest_ind(a, b, equal_var=False).pvalue
+    )
+    assert cav.welch(a, b, shared=0.4) > cav.welch(a, b, shared=0.0)
+    same = np.full(5, 0.5)
+    assert (cav.welch(same, same, shared=0.0), cav.welch(same + 1, same, shared=0.0)) == (1.0, 0.0)
+
+
+def test_sets_are_disjoint_where_clips_suffice():
+    rng = np.random.default_rng(0)
+    sets = cav.draw_sets(np.arange(100, 160), size=10, count=6, rng=rng)
+    assert sorted(sets.ravel()) == list(range(100, 160))
+    assert cav.shared_share(sets) == 0.0
+    more = cav.draw_sets(np.arange(25), size=10, count=40, rng=rng)
+    assert more.shape == (40, 10)
+    assert all(len(set(one)) == 10 for one in more.tolist())
+    assert np.bincount(more.ravel(), minlength=25).std() < 4
+    assert cav.shared_share(np.array([[1, 2], [2, 3], [4, 5]])) == pytest.approx(0.5 / 3)
+
+
+def test_cav_is_the_same_in_the_span_and_in_full():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    positive, negative = rng.normal(0.5, 1, (12, 40)), rng.normal(0, 1, (12, 40))
+    weights, intercept = cav.fit_cav(positive, negative)
+    full = LogisticRegression(C=cav.INVERSE_L2, solver="newton-cholesky", tol=1e-8)
+    full.fit(np.concatenate([positive, negative]), np.repeat([1, 0], 12))
+    assert np.allclose(weights, full.coef_[0], atol=1e-3)
+    assert intercept == pytest.approx(full.intercept_[0], abs=1e-3)
+    assert np.allclose(cav.fit_cav(negative, positive)[0], -weights, atol=1e-6)
+
+
+def test_alignment_is_the_mean_cosine():
+    gradients = np.array([[3.0, 4.0], [0.0, 0.0]])
+    assert cav.alignment(gradients, np.array([[2.0, 0.0], [0.0, -1.0]])).tolist() == [0.3, -0.4]
+
+
+TAXONOMY = {"genre": [], "mood": [], "instrument": ["bell", "gong", "drum"], "tempo": ["slow"]}
+
+
+def tag_rows(**counts):
+    return [
+        {
+            "id": f"c{k}",
+            **{column: [] for column in schemas.TAGS_OF.values()},
+            "instrument_aspects": [tag for tag, count in counts.items() if k < count],
+        }
+        for k in range(40)
+    ]
+
+
+def test_concepts_need_enough_clips_with_and_without(capsys):
+    ids = [f"c{k}" for k in range(40)]
+    rows = tag_rows(bell=10, gong=9, drum=31)
+    chosen = tcav.choose_concepts(rows, ids, TAXONOMY, SPEC)
+    assert list(chosen) == ["bell"]
+    assert chosen["bell"][0] == "instrument"
+    assert chosen["bell"][1].sum() == 10
+    assert "gong: 9, drum: 31" in capsys.readouterr().out
+
+
+def test_too_few_clips_says_how_many_each_concept_has():
+    ids = [f"c{k}" for k in range(40)]
+    with pytest.raises(InputError, match=r"bell: 3, gong: 9, drum: 0.*tags.items"):
+        tcav.choose_concepts(tag_rows(bell=3, gong=9), ids, TAXONOMY, SPEC)
+
+
+def test_unknown_concepts_layers_and_clips_are_named(gtzan):
+    ids = [f"c{k}" for k in range(40)]
+    with pytest.raises(InputError, match=r"'bel' is not in the taxonomy\. Did you mean 'bell'"):
+        tcav.choose_concepts(tag_rows(), ids, TAXONOMY, replace(SPEC, concepts=["bel"]))
+    with pytest.raises(InputError, match="clip other has audio but no tags"):
+        tcav.choose_concepts(tag_rows(bell=20), [*ids, "other"], TAXONOMY, SPEC)
+    with pytest.raises(InputError, match="none of the classifier's test clips"):
+        tcav.heldout_clips(gtzan, {**DESCRIBED, "split": {"test": ["plus0"]}}, 5, 1)
+
+
+def test_only_heldout_clips_are_differentiated(gtzan):
+    chosen = tcav.heldout_clips(gtzan, DESCRIBED, 4, seed=1)
+    assert chosen <= set(DESCRIBED["split"]["test"])
+    assert sum(clip_id.startswith("plus") for clip_id in chosen) == 4
