@@ -199,19 +199,18 @@ def test_a_missing_tokenizer_is_named(tmp_path, spec, model):
         clap.load_embedder(replace(spec, model=str(tmp_path)))
 
 
-def test_a_broken_checkpoint_is_refused(tmp_path, spec, model, monkeypatch):
+def test_a_broken_checkpoint_is_refused(spec):
     embedder = clap.load_embedder(spec)
     torch.nn.init.constant_(embedder.model.audio_projection.linear1.weight, torch.nan)
-    with pytest.raises(
-        InputError, match="audio embeddings that are not finite|audio embeddings are not"
-    ):
+    with pytest.raises(InputError, match="audio embeddings are not finite"):
         embedders.embed_waves(embedder, [tone(0, WINDOW)], clips=1, window_s=4.0, batch_size=1)
 
 
 def test_a_collapsed_text_tower_is_reported(spec, capsys):
     embedder = clap.load_embedder(spec)
     embedders.embed_texts(embedder, list(TEXTS.values()), batch_size=2)
-    torch.nn.init.zeros_(embedder.model.text_projection.linear1.weight)
+    torch.nn.init.zeros_(embedder.model.text_projection.linear2.weight)
+    torch.nn.init.ones_(embedder.model.text_projection.linear2.bias)
     capsys.readouterr()
     embedders.embed_texts(embedder, list(TEXTS.values()), batch_size=2)
     log = capsys.readouterr().out
@@ -243,7 +242,7 @@ def test_reference_and_controls(tmp_path, spec):
     noise, silence = np.split(np.array([row["audio_embedding"] for row in controls]), 2)
     assert (silence == silence[0]).all()
     assert len(np.unique(noise, axis=0)) == 3
-    assert min(noise @ silence[0]) < 0.999  # controls are told apart, even untrained
+    assert max(noise @ silence[0]) < 1 - 1e-5  # told apart, even untrained
     np.testing.assert_allclose(np.linalg.norm(noise, axis=1), 1, atol=1e-5)
     _, again = embed(tmp_path / "c.parquet", tmp_path / "d.parquet", seed=2)
     assert again[0]["audio_embedding"] != controls[0]["audio_embedding"]
@@ -358,6 +357,7 @@ bert = repository("bert-base-uncased", BertConfig())
 (bert / "vocab.txt").write_text("\\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]))
 
 import laion_clap
+from conceptcaps import embedders
 from conceptcaps.embedders import LaionClap
 from conceptcaps.errors import InputError
 
@@ -385,17 +385,16 @@ torch.save({"state_dict": Trap()}, root / "trap.pt")
 torch.save({"state_dict": {"module.x": torch.ones(1)}}, root / "other.pt")
 folder = dict(model=str(root), revision=None)
 refused = {}
-for checkpoint, architecture in (("trap.pt", "HTSAT-tiny"), ("other.pt", "HTSAT-tiny"),
-                                 ("music.pt", "HTSAT-smal")):
-    if checkpoint == "music.pt" or True:
-        try:
-            if checkpoint == "music.pt":
-                LaionClap(checkpoint=checkpoint, architecture=architecture, **folder)
-            else:
-                from conceptcaps import embedders
-                embedders._load_weights(module.model, root / checkpoint, architecture)
-        except InputError as error:
-            refused[checkpoint] = str(error)
+for checkpoint, architecture in (("trap.pt", "HTSAT-tiny"), ("music.pt", "HTSAT-smal")):
+    try:
+        LaionClap(checkpoint=checkpoint, architecture=architecture, **folder)
+    except InputError as error:
+        refused[checkpoint] = str(error)
+try:  # on the module that is there: building another takes seconds
+    other = embedders._read_weights(root / "other.pt")
+    embedders._load_weights(module.model, other, path="other.pt", architecture="HTSAT-tiny")
+except InputError as error:
+    refused["other.pt"] = str(error)
 embedder = LaionClap(checkpoint="music.pt", architecture="HTSAT-tiny", **folder)
 rng = np.random.default_rng(0)
 waves = [(0.2 * rng.standard_normal(480000)).astype(np.float32) for _ in range(2)]
@@ -441,6 +440,4 @@ def test_laion_checkpoints_load_and_embed_as_the_module_does(laion):
 def test_laion_checkpoints_that_do_not_fit_are_named(laion):
     assert "is not a file of weights" in laion["refused"]["trap.pt"]  # nothing was executed
     assert "does not fit architecture HTSAT-tiny" in laion["refused"]["other.pt"]
-    assert "Did you mean 'HTSAT-base'?" in laion["refused"]["music.pt"] or (
-        "no 'HTSAT-smal'" in laion["refused"]["music.pt"]
-    )
+    assert "no 'HTSAT-smal'. Did you mean 'HTSAT-" in laion["refused"]["music.pt"]

@@ -171,6 +171,15 @@ def test_score_compares_at_equal_n(tables, tmp_path):
     assert floor["kad_floor"]["ci_low"] < 0 < floor["kad_floor"]["ci_high"]
 
 
+def test_intervals_hold_the_value_where_resampling_is_biased(tables, tmp_path):
+    # Few clips in many dimensions: each resample's distances lie far above the value.
+    tables["reference"] = write(tmp_path / "wide.parquet", draw(60, 30), "gtzan")
+    tables["controls"] = write(tmp_path / "noise.parquet", draw(40, 30, seed=3), "noise")
+    tables["shards"] = {"same": [write(tmp_path / "same.parquet", draw(60, 30, seed=4), "a")]}
+    for metric in run(tables, tmp_path / "fad.json")["arms"]["same"]:
+        assert metric["ci_low"] < metric["value"] < metric["ci_high"]
+
+
 def test_score_does_not_depend_on_shards(tables, tmp_path):
     first = run(tables, tmp_path / "a.json")
     tables["shards"]["near"].reverse()

@@ -179,21 +179,27 @@ def test_min_yield_and_resume_inside_a_shard(tmp_path, spec, capsys):
     assert resumed_ledger.read_bytes() == ledger.read_bytes()
 
 
-def test_a_partial_shard_of_other_settings_is_not_mixed_in(tmp_path, spec, capsys):
-    changes = [
+@pytest.mark.parametrize(
+    "change",
+    [
         {"seed": 8},
         {"arm": "zero_shot"},
-        {"spec": replace(spec, temperature=0.5)},
+        {"temperature": 0.5},
         {"captions": [("cc-0", "another caption"), *CAPTIONS[1:]]},
-    ]
+        {},
+    ],
+)
+def test_a_partial_shard_of_other_settings_is_not_mixed_in(tmp_path, spec, capsys, change):
+    spec = replace(spec, min_yield=0.9)
     with pytest.raises(InputError, match="min_yield"):
-        play(tmp_path, replace(spec, min_yield=0.9))
-    for change in changes:
-        capsys.readouterr()
-        spec_now = replace(change.pop("spec", spec), min_yield=0.9)
-        with pytest.raises(InputError, match="min_yield"):
-            play(tmp_path, spec_now, **change)
-        assert "3 of 3 batches to play" in capsys.readouterr().out
+        play(tmp_path, spec)
+    capsys.readouterr()
+    options = dict(change)
+    if "temperature" in options:
+        spec = replace(spec, temperature=options.pop("temperature"))
+    with pytest.raises(InputError, match="min_yield"):
+        play(tmp_path, spec, **options)
+    assert f"{3 if change else 0} of 3 batches to play" in capsys.readouterr().out
 
 
 def test_a_killed_job_goes_on_to_the_same_bytes(tmp_path, spec):
@@ -230,31 +236,43 @@ def test_clips_do_not_depend_on_batch_or_neighbours(tmp_path, spec):
     assert together["cc-0"] != together["cc-5"]  # the same caption, another item
 
 
-def test_sampler_draws_from_guided_logits(spec, monkeypatch):
-    """The tokens are what the sampler picks from guided logits of a forward pass done by hand."""
-    generator = musicgen.Generator(replace(spec, temperature=0.0))
-    inputs = generator._tokenize([CAPTIONS[0][1], CAPTIONS[1][1]])
-    start = torch.full((8, 1), CODES)
-    with torch.inference_mode():
-        states = generator.model.text_encoder(**inputs).last_hidden_state
-        mask = inputs["attention_mask"]
-        both = generator.model(
+def tokens_by_hand(generator, texts, seeds, *, frames):
+    """Return codes [B, 4, frames]: whole forward passes, guidance, noise, then the delays."""
+    inputs = generator._tokenize(texts)
+    states = generator.model.text_encoder(**inputs).last_hidden_state
+    mask = inputs["attention_mask"]
+    sampler = ItemSampler(seeds, rows_per_item=4)
+    tokens = torch.full((4 * len(texts), 1), CODES)
+    for step in range(1, frames + 4):
+        logits = generator.model(
             encoder_outputs=(torch.cat([states, torch.zeros_like(states)]),),
             attention_mask=torch.cat([mask, torch.zeros_like(mask)]),
-            decoder_input_ids=start.repeat(2, 1),
+            decoder_input_ids=tokens.repeat(2, 1),
         ).logits[:, -1]
-        conditional, null = both.chunk(2)
-        expected = (null + 3 * (conditional - null)).argmax(-1).reshape(2, 4)[:, 0]
-        seen = {}
-        decode = generator.model.audio_encoder.decode
-        monkeypatch.setattr(
-            generator.model.audio_encoder,
-            "decode",
-            lambda codes, **kw: seen.update(codes=codes) or decode(codes, **kw),
-        )
-        generator.play([CAPTIONS[0][1], CAPTIONS[1][1]], [1, 2])
-    assert seen["codes"].shape == (1, 2, 4, 25)
-    assert seen["codes"][0, :, 0, 0].tolist() == expected.tolist()
+        conditional, null = logits.chunk(2)
+        scores = sampler(None, null + generator.spec.guidance_scale * (conditional - null))
+        drawn = scores.argmax(-1).reshape(-1, 4)
+        for book in range(4):
+            if not book < step <= book + frames:
+                drawn[:, book] = CODES
+        tokens = torch.cat([tokens, drawn.reshape(-1, 1)], dim=1)
+    tokens = tokens.reshape(len(texts), 4, -1)
+    return torch.stack([tokens[:, k, k + 1 : k + 1 + frames] for k in range(4)], dim=1)
+
+
+@torch.inference_mode()
+def test_tokens_are_drawn_from_guided_logits(spec, monkeypatch):
+    generator = musicgen.Generator(replace(spec, guidance_scale=20.0))
+    texts, seeds = [CAPTIONS[0][1], CAPTIONS[1][1]], [11, 12]
+    decode, seen = generator.model.audio_encoder.decode, {}
+    monkeypatch.setattr(
+        generator.model.audio_encoder,
+        "decode",
+        lambda codes, **options: seen.update(codes=codes) or decode(codes, **options),
+    )
+    generator.play(texts, seeds)
+    expected = tokens_by_hand(generator, texts, seeds, frames=25)
+    assert seen["codes"][0].tolist() == expected.tolist()
 
 
 def test_sampled_first_tokens_follow_the_softmax(spec):

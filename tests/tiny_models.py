@@ -57,7 +57,7 @@ def write_pairs(path, n=20):
         {
             "id": f"pair{k:03d}",
             "ytid": f"clip{k:03d}",
-            "caption": f"Here is a {TAGS[k % 5][0]} song. We hear {TAGS[k % 5][1]}.",
+            "caption": f"Here is a {TAGS[k % 5][0]} song. We hear {TAGS[k % 5][1]}, {k}.",
             "aspect_list": TAGS[k % 5],
             **{column: [] for column in schemas.TAGS_OF.values()},
             "split": split,

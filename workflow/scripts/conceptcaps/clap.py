@@ -200,9 +200,8 @@ def _arm_metrics(arm, ids, audio, text, *, n_pool, seed, recipe) -> list[dict]:
     shuffled[order] = np.einsum(
         "nd,nd->n", audio[order], text[np.roll(order, -1)], dtype=np.float64
     )
-    drawn = sorted(range(len(ids)), key=lambda i: seeding.item_seed(seed, "clap/pool", ids[i]))[
-        :pool
-    ]
+    by_hash = sorted(range(len(ids)), key=lambda i: seeding.item_seed(seed, "clap/pool", ids[i]))
+    drawn = by_hash[:n_pool]
     ranks = retrieval_ranks(audio[drawn], text[drawn])
     means = {
         "clap_score": (matched, "higher"),

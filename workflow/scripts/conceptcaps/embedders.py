@@ -45,7 +45,8 @@ class TransformersClap:
         self.model.to(self.device).eval()
         self.extractor, self.tokenizer = processor.feature_extractor, processor.tokenizer
         # Without tokenizer files, transformers makes up an empty one: every word is unknown.
-        if self.tokenizer.unk_token_id in self.tokenizer("music")["input_ids"]:
+        ids = self.tokenizer("music")["input_ids"]
+        if self.tokenizer.decode(ids, skip_special_tokens=True).strip() != "music":
             raise InputError(f"scores.clap.model: {model} has no tokenizer. Save one beside it.")
         self.sampling_rate_hz = self.extractor.sampling_rate
         self.window_s = self.extractor.nb_max_samples / self.sampling_rate_hz
@@ -94,6 +95,7 @@ class LaionClap:
             InputError: the checkpoint or the hub models are missing, or the weights do not fit.
         """
         path = _fetch(model, checkpoint, revision)
+        weights = _read_weights(path)
         try:
             from laion_clap import CLAP_Module
             from laion_clap.clap_module.factory import list_models
@@ -110,7 +112,7 @@ class LaionClap:
                 f"facebook/bart-base in the hub cache ({_first_line(error)}). Fetch them once with "
                 "network: `hf download NAME` for each."
             ) from error
-        _load_weights(self.module.model, path, architecture)
+        _load_weights(self.module.model, weights, path=path, architecture=architecture)
         self.module.eval()
         audio = self.module.model_cfg["audio_cfg"]
         self.sampling_rate_hz = audio["sample_rate"]
@@ -204,10 +206,10 @@ def pool(vectors: np.ndarray) -> np.ndarray:
 
 
 def _check_finite(vectors: np.ndarray, what: str) -> None:
-    if not np.isfinite(vectors).all():
+    if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
         raise InputError(
-            f"scores.clap.model: its {what} embeddings are not finite: the checkpoint is broken. "
-            "Fetch it again."
+            f"scores.clap.model: its {what} embeddings are not finite, or zero: the checkpoint is "
+            "broken. Fetch it again."
         )
 
 
@@ -226,10 +228,10 @@ def _fetch(model: str, checkpoint: str, revision: str | None) -> Path:
         raise InputError(_unloadable(f"{model}/{checkpoint}", revision, error)) from error
 
 
-def _load_weights(network: torch.nn.Module, path: Path, architecture: str) -> None:
-    """Load laion_clap weights; its own load_ckpt would unpickle anything and insists on a key."""
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a training checkpoint; laion_clap's own load_ckpt would unpickle anything."""
     try:
-        # Training checkpoints hold the optimiser's learning rate as a numpy number.
+        # Beside the weights there is the optimiser, its learning rate a numpy number.
         with torch.serialization.safe_globals(_numpy_scalars()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
@@ -238,7 +240,12 @@ def _load_weights(network: torch.nn.Module, path: Path, architecture: str) -> No
             "Fetch it again."
         ) from error
     weights = content.get("state_dict", content)
-    weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+    return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+
+
+def _load_weights(
+    network: torch.nn.Module, weights: dict, *, path: Path, architecture: str
+) -> None:
     position_ids = "text_branch.embeddings.position_ids"  # a buffer in transformers before 4.31
     if position_ids not in network.state_dict():
         weights.pop(position_ids, None)

@@ -15,6 +15,7 @@ from conceptcaps import grammar, mini_training, runlog, seeding, synth
 CODEBOOKS, CODES = 4, 256
 _WINDOWS = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 128))  # samples, mel bands
 _CROP_S = 1.0
+_KMEANS_CROPS = 100  # 2,500 latents for 256 codes
 _DECAY = 0.99  # of the codebooks' running means
 _DEAD = 0.03  # a code chosen less often than this many times a batch is drawn anew
 
@@ -45,7 +46,7 @@ def train(*, spec: dict, world: dict, seed: int, output: str | Path) -> None:
     def batch_of(step: int) -> dict:
         if step == half:
             trainer.set_codebooks(
-                _crops(waves, spec["batch_size"] * 40, seed=seed, step="k-means", rate=rate)
+                _crops(waves, _KMEANS_CROPS, seed=seed, step="k-means", rate=rate)
             )
         wave = _crops(waves, spec["batch_size"], seed=seed, step=str(step), rate=rate)
         return {"wave": wave, "quantise": step >= half}

@@ -2,8 +2,10 @@
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
+from torch import nn
 from transformers import (
     EncodecFeatureExtractor,
     EncodecModel,
@@ -32,8 +34,8 @@ def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str 
         seed: global seed.
         output: model directory to write, with tokenizer, processor and generation config.
 
-    **Differs:** the text encoder is trained too, from nothing; MusicGen's T5 is pretrained and
-    frozen.
+    **Differs:** MusicGen's T5 is pretrained on text and frozen; this one first learns to name the
+    tags of captions, then goes on learning with the decoder.
     """
     started = time.monotonic()
     seeding.seed_everything(seed)
@@ -42,6 +44,8 @@ def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str 
     codes = encode(audio_encoder, waves)
     tokenizer = build_tokenizer(seed)
     model = build_model(audio_encoder, tokenizer, frames=codes.shape[2])
+
+    teach_tags(model.text_encoder, tokenizer, spec=spec, seed=seed)
 
     def batch_of(step: int) -> dict:
         rng = seeding.item_rng(seed, "mini_musicgen", str(step))
@@ -70,6 +74,45 @@ def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str 
 def _caption(tags: dict[str, list[str]], rng) -> str:
     style = "verbose" if rng.random() < _VERBOSE_SHARE else "concise"
     return grammar.write_caption(tags, rng, style=style)
+
+
+class TagReader(nn.Module):
+    """A text encoder with a linear reading of its mean state: which tags does the caption name?"""
+
+    def __init__(self, encoder: T5EncoderModel):
+        """Put an untrained linear layer behind the encoder."""
+        super().__init__()
+        self.encoder = encoder
+        self.read = nn.Linear(encoder.config.d_model, len(grammar.CATEGORY_OF))
+
+    def forward(self, named: torch.Tensor, **text: torch.Tensor) -> SimpleNamespace:
+        """Return the cross-entropy with the tags named, [B, tags] of 0 and 1."""
+        states = self.encoder(**text).last_hidden_state  # (B, L, D)
+        mask = text["attention_mask"][..., None]
+        mean = (states * mask).sum(1) / mask.sum(1)
+        loss = nn.functional.binary_cross_entropy_with_logits(self.read(mean), named)
+        return SimpleNamespace(loss=loss)
+
+
+def teach_tags(
+    encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, *, spec: dict, seed: int
+) -> None:
+    """Train a text encoder to tell a caption's tags; without, the decoder ignores it for long."""
+
+    def batch_of(step: int) -> dict:
+        rng = seeding.item_rng(seed, "mini_musicgen_tags", str(step))
+        captions = [_caption(grammar.sample_tags(rng), rng) for _ in range(spec["batch_size"])]
+        named = [[float(tag in caption) for tag in grammar.CATEGORY_OF] for caption in captions]
+        text = tokenizer(captions, padding=True, return_tensors="pt")
+        return {"named": torch.tensor(named), **text}
+
+    mini_training.fit(
+        TagReader(encoder),
+        batch_of,
+        steps=spec["steps"],
+        learning_rate=spec["learning_rate"],
+        what="mini.musicgen tags",
+    )
 
 
 @torch.no_grad()

@@ -181,8 +181,11 @@ def _load(spec: Spec, device: str):
         tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(_tokenless(spec.model, _first_line(error))) from error
-    # Without tokenizer files, transformers makes up an empty T5 tokenizer: every word is unknown.
-    if tokenizer.unk_token_id in tokenizer("music")["input_ids"]:
+    # Without tokenizer files, transformers makes up an empty tokenizer: every word is unknown.
+    if (
+        tokenizer.decode(tokenizer("music")["input_ids"], skip_special_tokens=True).strip()
+        != "music"
+    ):
         raise InputError(_tokenless(spec.model, "its vocabulary is empty"))
     try:
         model = MusicgenForConditionalGeneration.from_pretrained(

@@ -3,9 +3,9 @@
 **Source:** Kim et al. 2018, "Interpretability beyond feature attribution" (TCAV).
 **Differs:** the score is Kim's share of positive derivatives, but the t-test compares alignments
 (mean cosine of gradient and CAV), with a standard error that counts the clips which several sets
-share. Kim's test of the shares finds 11-58 % of concepts with random labels significant at 5 % in
-the miniature: one set of clips gives much the same CAV against every random set, so its scores are
-not independent, and shares stick at 0 and 1. This test finds 2-3 %.
+share. One set of clips gives much the same CAV against every random set, so its scores are not
+independent, and shares stick at 0 and 1: in a trial with 240 synthesised clips and random labels,
+Kim's test of the shares found 11-61 % significant at 5 %, this one 2-3 %.
 Two controls, shuffled and planted, run with every table.
 """
 

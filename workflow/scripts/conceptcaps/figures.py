@@ -1,0 +1,379 @@
+"""The report's figures, each as PNG and SVG; equal inputs give equal bytes."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator
+
+from conceptcaps.errors import InputError
+from conceptcaps.io import atomic, read_json, read_rows
+from conceptcaps.results import bootstrap_mean
+from conceptcaps.schemas import TAGS_OF
+
+# Okabe and Ito's palette, which readers with any colour vision tell apart.
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+GREY = "#7F7F7F"
+COLOUR_OF = {"conceptcaps": BLUE, "base": ORANGE, "zero_shot": GREEN}  # others are grey
+CATEGORY_COLOURS = dict(zip(TAGS_OF, (BLUE, PINK, GREEN, ORANGE), strict=True))
+CATEGORY_MARKERS = dict(zip(TAGS_OF, "o^sD", strict=True))
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.5,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "conceptcaps",  # or element ids are random
+}
+WIDTH = 7.0  # inches: two journal columns, or a page's text
+TOP_TAGS = 24  # shown by name
+
+
+@contextmanager
+def drawing(output, *, height: float, width: float = WIDTH) -> Iterator[Figure]:
+    """Yield an empty figure (size in inches); on success write it to output.png and .svg."""
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        with atomic(output.png) as temporary:
+            figure.savefig(temporary, format="png")
+        with atomic(output.svg) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def _name(arm: str) -> str:
+    return arm.replace("_", " ")
+
+
+def plot_tags(*, clips: str | Path, pairs: str | Path, tags: str | Path, output) -> None:
+    """Draw the tags' frequencies and the tags per set: distilled pairs against samples.
+
+    Args:
+        clips: table `schemas.CLIPS`, for the number of raw aspects.
+        pairs: table `schemas.PAIRS`.
+        tags: table `schemas.TAGS`.
+        output: object with the paths `png` and `svg`.
+    """
+    columns = ["aspect_list", *TAGS_OF.values()]
+    pair_rows, tag_rows = read_rows(pairs, columns), read_rows(tags, columns)
+    aspects = [len(row["aspect_list"]) for row in read_rows(clips, ["aspect_list"])]
+    category_of = {
+        tag: category
+        for row in [*pair_rows, *tag_rows]
+        for category, column in TAGS_OF.items()
+        for tag in row[column]
+    }
+    distilled, sampled = _shares(pair_rows), _shares(tag_rows)
+    with drawing(output, height=5.2) as figure:
+        left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
+        _dumbbells(left.subplots(), distilled, sampled)
+        scatter, histogram = right.subplots(2, 1, height_ratios=(1.25, 1))
+        _scatter(scatter, distilled, sampled, category_of)
+        _tags_per_set(
+            histogram,
+            {
+                f"sampled (N = {len(tag_rows):,})": ([_size(row) for row in tag_rows], ORANGE),
+                f"distilled (N = {len(pair_rows):,})": ([_size(row) for row in pair_rows], BLUE),
+                f"MusicCaps, all aspects (N = {len(aspects):,})": (aspects, GREY),
+            },
+        )
+
+
+def _shares(rows: list[dict]) -> Counter:
+    counts = Counter(tag for row in rows for column in TAGS_OF.values() for tag in row[column])
+    return Counter({tag: count / len(rows) for tag, count in counts.items()})
+
+
+def _size(row: dict) -> int:
+    return sum(len(row[column]) for column in TAGS_OF.values())
+
+
+def _dumbbells(axes: Axes, distilled: Counter, sampled: Counter) -> None:
+    top = [tag for tag, _ in sorted(distilled.items(), key=lambda item: (-item[1], item[0]))]
+    top = top[:TOP_TAGS][::-1]
+    y = np.arange(len(top))
+    first, second = [100 * distilled[tag] for tag in top], [100 * sampled[tag] for tag in top]
+    axes.hlines(y, first, second, color="0.75", linewidth=1.2, zorder=1)
+    axes.scatter(first, y, s=22, color=BLUE, label="distilled", zorder=2)
+    axes.scatter(second, y, s=22, color=ORANGE, marker="D", label="sampled", zorder=2)
+    axes.set_yticks(y, top)
+    axes.tick_params(axis="y", length=0)
+    axes.set(xlabel="share of tag sets (%)", title=f"The {len(top)} most frequent tags")
+    axes.set_xlim(left=0)
+    axes.set_ylim(-0.7, len(top) - 0.3)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower right")
+
+
+def _scatter(axes: Axes, distilled: Counter, sampled: Counter, category_of: dict) -> None:
+    """Draw every tag's share among distilled sets against that among samples, on log axes."""
+    positive = [share for shares in (distilled, sampled) for share in shares.values()]
+    floor = 100 * min(positive) / 2  # where tags that never occur are drawn
+    for category, colour in CATEGORY_COLOURS.items():
+        tags = sorted(tag for tag in category_of if category_of[tag] == category)
+        x = [max(floor, 100 * distilled[tag]) for tag in tags]
+        y = [max(floor, 100 * sampled[tag]) for tag in tags]
+        marker = CATEGORY_MARKERS[category]
+        axes.scatter(x, y, s=14, color=colour, marker=marker, alpha=0.8, lw=0, label=category)
+    ends = (floor * 0.8, 125 * max(positive))
+    axes.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0)
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    axes.set(xlabel="distilled (% of sets)", ylabel="sampled (% of sets)")
+    axes.set_title(f"All {len(category_of)} tags; the line is equality")
+    axes.legend(loc="upper left", handletextpad=0.1, borderpad=0)
+
+
+def _tags_per_set(axes: Axes, series: dict[str, tuple[list[int], str]]) -> None:
+    most = max(max(counts, default=0) for counts, _ in series.values())
+    edges = np.arange(0, min(most, 25) + 2) - 0.5
+    for label, (counts, colour) in series.items():
+        shares, _ = np.histogram(np.minimum(counts, 25), edges)
+        filled = colour == ORANGE
+        axes.stairs(
+            100 * shares / max(1, len(counts)),
+            edges,
+            fill=filled,
+            color=colour,
+            alpha=0.45 if filled else 1,
+            linewidth=1.4,
+            label=label,
+        )
+    axes.set(xlabel="tags per set (25: or more)" if most > 25 else "tags per set")
+    axes.set(ylabel="share of sets (%)", title="Tags per set")
+    axes.margins(y=0.5)  # room for the legend
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right", borderpad=0)
+
+
+def plot_vae(*, history: str | Path, output) -> None:
+    """Draw the VAE's losses and held-out Jaccard index per epoch (table `schemas.VAE_HISTORY`)."""
+    rows = read_rows(history)
+    epochs = [row["epoch"] for row in rows]
+    best = max(rows, key=lambda row: row["heldout_jaccard"])
+    with drawing(output, height=2.5) as figure:
+        loss, jaccard = figure.subplots(1, 2)
+        loss.plot(epochs, [row["train_loss"] for row in rows], color=BLUE, label="training")
+        held_out = [row["heldout_loss"] for row in rows]
+        loss.plot(epochs, held_out, color=ORANGE, linestyle="--", label="held-out")
+        loss.set(xlabel="epoch", ylabel="loss (nats per tag set)")
+        loss.set_title(f"Loss over {len(rows)} epochs")
+        loss.legend()
+        jaccard.plot(epochs, [row["heldout_jaccard"] for row in rows], color=ORANGE, linestyle="--")
+        jaccard.set(xlabel="epoch", ylabel="Jaccard index, held-out", ylim=(0, 1))
+        jaccard.set_title(
+            f"Reconstruction; best {best['heldout_jaccard']:.3f}, epoch {best['epoch']}"
+        )
+        for axes in (loss, jaccard):
+            axes.grid(color="0.92")
+
+
+def plot_text(*, scores: str | Path, output) -> None:
+    """Draw every text metric of every arm with its 95 % interval, one panel per metric.
+
+    Args:
+        scores: JSON file {"arms": {arm: [metric as `results.MetricResult`, ...]}}.
+        output: object with the paths `png` and `svg`.
+    """
+    arms = read_json(scores)["arms"]
+    by_metric: dict[str, dict[str, dict]] = {}
+    for arm, metrics in arms.items():
+        for metric in metrics:
+            by_metric.setdefault(metric["name"], {})[arm] = metric
+    names = [*COLOUR_OF, *sorted(set(arms) - set(COLOUR_OF))]
+    order = [arm for arm in names if arm in arms][::-1]
+    columns = 3
+    lines = -(-len(by_metric) // columns)
+    with drawing(output, height=0.3 + lines * (0.75 + 0.17 * len(order))) as figure:
+        grid = figure.subplots(lines, columns, squeeze=False, sharey=True).flatten()
+        for axes, (name, of_arm) in zip(grid, by_metric.items(), strict=False):
+            _metric_panel(axes, name, of_arm, order)
+        for axes in grid[len(by_metric) :]:
+            axes.set_visible(False)
+        figure.supxlabel("value with 95 % interval; grey: floors and ceilings", fontsize=8)
+
+
+def _metric_panel(axes: Axes, name: str, of_arm: dict[str, dict], order: list[str]) -> None:
+    for y, arm in enumerate(order):
+        if arm not in of_arm:
+            axes.text(0.02, y, "not defined", transform=axes.get_yaxis_transform(), color=GREY,
+                      va="center", fontsize=6)  # fmt: skip
+            continue
+        metric, colour = of_arm[arm], COLOUR_OF.get(arm, GREY)
+        if metric["ci_low"] is not None:
+            axes.hlines(y, metric["ci_low"], metric["ci_high"], color=colour, linewidth=2)
+        axes.plot(metric["value"], y, "o" if arm in COLOUR_OF else "d", color=colour, markersize=4)
+    direction = {metric["direction"] for metric in of_arm.values()}.pop()
+    arrow = {"higher": ", higher is better", "lower": ", lower is better"}.get(direction, "")
+    texts = _range([metric["n"] for metric in of_arm.values()])
+    axes.set_title(f"{name}{arrow}\nN = {texts} texts")
+    axes.set_yticks(range(len(order)), [_name(arm) for arm in order])
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.margins(x=0.12)
+    axes.locator_params(axis="x", nbins=4)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="0.92")
+    axes.set_axisbelow(True)
+
+
+def plot_clap(*, shards: dict[str, list[str | Path]], output) -> None:
+    """Draw each arm's distribution of CLAP scores, its mean and the mean's 95 % interval.
+
+    Args:
+        shards: {arm: tables `schemas.CLAP`}.
+        output: object with the paths `png` and `svg`.
+    """
+    scores = {
+        arm: np.array(
+            [row["clap_score"] for path in paths for row in read_rows(path, ["clap_score"])]
+        )
+        for arm, paths in shards.items()
+    }
+    for arm, values in scores.items():
+        if not len(values):
+            raise InputError(f"plot_clap: arm '{arm}' has no scored clips. See its audio ledgers.")
+    everything = np.concatenate(list(scores.values()))
+    edges = np.linspace(everything.min() - 1e-3, everything.max() + 1e-3, 41)
+    centres = (edges[1:] + edges[:-1]) / 2
+    highest = max(np.histogram(values, edges)[0].max() / len(values) for values in scores.values())
+    with drawing(output, height=0.9 + 0.75 * len(scores)) as figure:
+        axes = figure.subplots()
+        for y, (arm, values) in enumerate(reversed(scores.items())):
+            colour = COLOUR_OF.get(arm, GREY)
+            density = np.histogram(values, edges)[0] / len(values) / highest
+            axes.fill_between(
+                centres, y, y + 0.8 * density, step="mid", color=colour, alpha=0.35, lw=0
+            )
+            mean, low, high = bootstrap_mean(values)
+            axes.hlines(y, low, high, color=colour, linewidth=3)
+            axes.plot(mean, y, "o", color=colour, markersize=5)
+            axes.annotate(f"{mean:.3f} [{low:.3f}, {high:.3f}]", (mean, y), (0, -5), va="top",
+                          ha="center", textcoords="offset points", fontsize=7)  # fmt: skip
+        labels = [f"{_name(arm)}\nN = {len(values):,}" for arm, values in reversed(scores.items())]
+        axes.set_yticks(range(len(scores)), labels)
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(-0.4, len(scores) - 0.1)
+        axes.grid(axis="x", color="0.92")
+        axes.set_axisbelow(True)
+        axes.set_xlabel("CLAP score (cosine of caption and audio)")
+        axes.set_title("CLAP scores: distribution, mean and its 95 % interval")
+
+
+def plot_genrecnn(*, metrics: str | Path, output) -> None:
+    """Draw the classifier's confusion matrix on held-out clips (fit_genrecnn's metrics.json)."""
+    report = read_json(metrics)
+    counts = np.array(report["confusion"])
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    of_name = {metric["name"]: metric for metric in report["metrics"]}
+    accuracy, calibration = of_name["clip_accuracy"], of_name["expected_calibration_error"]
+    with drawing(output, height=4.4, width=5.4) as figure:
+        axes = figure.subplots()
+        image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+        for i, j in zip(*np.nonzero(counts), strict=True):
+            shade = "white" if shares[i, j] > 0.55 else "black"
+            axes.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=7)
+        classes = report["classes"]
+        axes.set_xticks(
+            range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor"
+        )
+        axes.set_yticks(range(len(classes)), classes)
+        axes.tick_params(length=0)
+        axes.set(xlabel="predicted genre", ylabel="true genre")
+        axes.set_title(
+            f"Held-out clips (N = {accuracy['n']:,}): accuracy {accuracy['value']:.2f} "
+            f"[{accuracy['ci_low']:.2f}, {accuracy['ci_high']:.2f}],\n"
+            f"calibration error {calibration['value']:.2f} "
+            f"[{calibration['ci_low']:.2f}, {calibration['ci_high']:.2f}]"
+        )
+        axes.spines[:].set_visible(False)
+        bar = figure.colorbar(
+            image, ax=axes, shrink=0.8, label="share of the true genre's clips (%)"
+        )
+        bar.outline.set_visible(False)
+
+
+def plot_tcav(*, scores: str | Path, output) -> None:
+    """Draw the TCAV scores of concept x genre per layer; controls below, insignificant hatched.
+
+    Args:
+        scores: table `schemas.TCAV`.
+        output: object with the paths `png` and `svg`.
+    """
+    rows = read_rows(scores)
+    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    genres = sorted({row["genre"] for row in rows})
+    concepts = list(dict.fromkeys(row["concept"] for row in rows if not row["control"]))
+    controls = list(dict.fromkeys(row["concept"] for row in rows if row["control"]))
+    tests = sum(not row["control"] for row in rows)
+    found = sum(row["significant"] for row in rows if not row["control"])
+    height, width = 2.1 + 0.2 * (len(concepts) + len(controls)), min(WIDTH, 3.4 + 2 * len(layers))
+    ratios = (len(concepts), len(controls))
+    with drawing(output, height=height, width=width) as figure:
+        grid = figure.subplots(
+            2, len(layers), squeeze=False, height_ratios=ratios, sharex=True, sharey="row"
+        )
+        for column, layer in zip(grid.T, layers, strict=True):
+            of_layer = [row for row in rows if row["layer"] == layer]
+            _tcav_panel(
+                column[0], [row for row in of_layer if not row["control"]], concepts, genres
+            )
+            controlled = [row for row in of_layer if row["control"]]
+            image = _tcav_panel(column[1], controlled, controls, genres)
+            column[0].set_title(f"layer {layer}")
+            column[1].set_title("controls", fontsize=8)
+            column[1].set_xlabel("genre")
+            column[1].tick_params(axis="x", rotation=45)
+            for label in column[1].get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        bar = figure.colorbar(image, ax=grid, shrink=0.6, label="TCAV score (0.5: no direction)")
+        bar.outline.set_visible(False)
+        clips = _range([row["n_class"] for row in rows])
+        title = (
+            f"{found} of {tests:,} tests significant; {rows[0]['n_random_sets']} random sets; "
+            f"N = {clips} clips per genre\n"
+            "pale and hatched: not significant (Holm); beside the rows: AUC of the CAV"
+        )
+        figure.suptitle(title, x=0.01, ha="left", fontsize=8)
+
+
+def _range(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _tcav_panel(axes: Axes, rows: list[dict], concepts: list[str], genres: list[str]):
+    table = np.full((len(concepts), len(genres)), np.nan)
+    for row in rows:
+        i, j = concepts.index(row["concept"]), genres.index(row["genre"])
+        table[i, j] = row["tcav"]
+        if not row["significant"]:
+            veil = Rectangle((j - 0.5, i - 0.5), 1, 1, hatch="/////", facecolor=(1, 1, 1, 0.6))
+            veil.set(edgecolor="0.6", linewidth=0)
+            axes.add_patch(veil)
+    norm = TwoSlopeNorm(0.5, vmin=0, vmax=1)
+    image = axes.imshow(table, cmap="PuOr_r", norm=norm, aspect="auto", interpolation="nearest")
+    for i, concept in enumerate(concepts):
+        auc = np.mean([row["cav_auc"] for row in rows if row["concept"] == concept])
+        axes.text(len(genres) - 0.3, i, f"{auc:.2f}", va="center", fontsize=6.5, color="0.3")
+    axes.set_yticks(range(len(concepts)), concepts)
+    axes.set_xticks(range(len(genres)), genres)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return image
