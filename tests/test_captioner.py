@@ -159,14 +159,14 @@ def test_the_saved_adapter_changes_the_logits(trained, prompts):
 
 def test_an_untrained_adapter_is_refused(tmp_path):
     with pytest.raises(InputError, match="changes nothing"):
-        run_finetune(tmp_path, changed(learning_rate=0.0, epochs=1))
+        run_finetune(tmp_path, changed(learning_rate=0.0, epochs=1, batch_size=16))
     assert not (tmp_path / "adapter").exists()
     assert not (tmp_path / "metrics.json").exists()
 
 
 def test_an_adapter_that_hardly_moves_is_refused(tmp_path):
     with pytest.raises(InputError, match="min_logit_difference"):
-        run_finetune(tmp_path, changed(min_logit_difference=1e6, epochs=1))
+        run_finetune(tmp_path, changed(min_logit_difference=1e6, epochs=1, batch_size=16))
     assert [p.name for p in tmp_path.iterdir()] == ["pairs.parquet"]
 
 

@@ -39,7 +39,7 @@ def model(tmp_path_factory):
         texts, vocab_size=300, special={"pad_token": "<pad>", "eos_token": "</s>"}
     )
     tokenizer.model_max_length = 32
-    text = T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    text = T5Config(vocab_size=300, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     codec = EncodecConfig(
         sampling_rate=RATE, num_filters=4, hidden_size=16, codebook_dim=16, codebook_size=CODES,
         upsampling_ratios=[8, 4], num_lstm_layers=1, target_bandwidths=[5.0],
@@ -55,6 +55,13 @@ def model(tmp_path_factory):
     model = MusicgenForConditionalGeneration(config)
     for layer in model.audio_encoder.quantizer.layers:
         layer.codebook.embed.normal_(std=3)  # as initialised, all codes are the same zeros
+    with torch.no_grad():  # as initialised, texts change nothing and all tokens are as likely
+        model.enc_to_dec_proj.weight *= 50
+        for layer in model.decoder.model.decoder.layers:
+            layer.encoder_attn.v_proj.weight *= 20
+            layer.encoder_attn.out_proj.weight *= 20
+        for head in model.decoder.lm_heads:
+            head.weight *= 20
     model.generation_config.update(
         pad_token_id=CODES, bos_token_id=CODES, decoder_start_token_id=CODES,
         do_sample=True, guidance_scale=3.0, max_length=1500,
@@ -262,7 +269,7 @@ def tokens_by_hand(generator, texts, seeds, *, frames):
 
 @torch.inference_mode()
 def test_tokens_are_drawn_from_guided_logits(spec, monkeypatch):
-    generator = musicgen.Generator(replace(spec, guidance_scale=20.0))
+    generator = musicgen.Generator(spec)
     texts, seeds = [CAPTIONS[0][1], CAPTIONS[1][1]], [11, 12]
     decode, seen = generator.model.audio_encoder.decode, {}
     monkeypatch.setattr(
@@ -273,6 +280,9 @@ def test_tokens_are_drawn_from_guided_logits(spec, monkeypatch):
     generator.play(texts, seeds)
     expected = tokens_by_hand(generator, texts, seeds, frames=25)
     assert seen["codes"][0].tolist() == expected.tolist()
+    generator.spec = replace(spec, guidance_scale=1.0)
+    generator.play(texts, seeds)
+    assert seen["codes"][0].tolist() != expected.tolist()
 
 
 def test_sampled_first_tokens_follow_the_softmax(spec):

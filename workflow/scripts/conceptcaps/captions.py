@@ -217,11 +217,14 @@ def _key(requests, arm, adapter, base, spec, seed, prompts) -> str:
 
 
 def _file_hashes(directory: str | Path) -> dict[str, str]:
-    files = sorted(path for path in Path(directory).iterdir() if path.is_file())
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in _files(directory)}
 
 
 def _file_stamps(directory: str | Path) -> dict[str, list[int]]:
     """Return sizes and times: a base model has too many bytes to be hashed for every shard."""
-    files = sorted(path for path in Path(directory).glob("*") if path.is_file())
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+    return {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in _files(directory)}
+
+
+def _files(directory: str | Path) -> list[Path]:
+    found = Path(directory).glob("*")
+    return sorted(f for f in found if f.is_file() and not f.name.startswith("."))
