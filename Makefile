@@ -34,7 +34,8 @@ demo: $(VENV)/.installed
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.headline $(MINI)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not pipeline" -n 2
+	$(BIN)/python -m pytest -m pipeline
 
 real: $(VENV)/.installed
 	@[ -f "$(MUSICCAPS)" ] || { echo "error: say where the table is: make real MUSICCAPS=path/to/musiccaps-public.csv" >&2; exit 1; }

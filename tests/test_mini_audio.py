@@ -89,6 +89,15 @@ def test_delay_lays_codebook_k_k_steps_late():
     assert torch.equal(mini_musicgen.delay(codes, pad=9), expected)
 
 
+def test_text_encoder_learns_to_name_tags(codec):
+    torch.manual_seed(0)
+    tokenizer = mini_musicgen.build_tokenizer(0)
+    model = mini_musicgen.build_model(EncodecModel.from_pretrained(codec), tokenizer, frames=25)
+    spec = {"steps": 150, "batch_size": 8, "learning_rate": 4e-3}
+    losses = mini_musicgen.teach_tags(model.text_encoder, tokenizer, spec=spec, seed=0)
+    assert np.mean(losses[-20:]) < 0.37  # a reader that sees no captions can reach 0.40
+
+
 def test_musicgen_learns_and_keeps_the_codec(musicgen, codec):
     training = json.loads((musicgen / "training.json").read_text())
     assert training["loss_last"] < training["loss_first"] - 0.2

@@ -96,8 +96,11 @@ class TagReader(nn.Module):
 
 def teach_tags(
     encoder: T5EncoderModel, tokenizer: PreTrainedTokenizerFast, *, spec: dict, seed: int
-) -> None:
-    """Train a text encoder to tell a caption's tags; without, the decoder ignores it for long."""
+) -> list[float]:
+    """Train a text encoder to tell a caption's tags, and return the losses.
+
+    Without it a decoder trained as briefly as this one ignores the captions altogether.
+    """
 
     def batch_of(step: int) -> dict:
         rng = seeding.item_rng(seed, "mini_musicgen_tags", str(step))
@@ -106,7 +109,7 @@ def teach_tags(
         text = tokenizer(captions, padding=True, return_tensors="pt")
         return {"named": torch.tensor(named), **text}
 
-    mini_training.fit(
+    return mini_training.fit(
         TagReader(encoder),
         batch_of,
         steps=spec["steps"],
