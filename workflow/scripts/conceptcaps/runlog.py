@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from conceptcaps.errors import InputError
@@ -46,11 +47,9 @@ def capture(log: str | Path, *, threads: int) -> Iterator[None]:
 
 
 def _limit_threads(threads: int) -> None:
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(threads)
     threadpool_limits(threads)
+    if "torch" in sys.modules:  # imported by the job's module; a job without it is not slowed
+        sys.modules["torch"].set_num_threads(threads)
 
 
 def _fail(terminal: int, message: str) -> None:
