@@ -1,8 +1,8 @@
 """Make CUDA builds of torchvision and torchaudio importable beside a CPU-only torch.
 
 The Makefile copies this file into the environment's site-packages together with a `.pth` line that
-imports it at start-up. It costs nothing until one of the two packages is imported, and does nothing at
-all where torch has CUDA. Their C++ operators stay unavailable; the workflow does not use them
+imports it at start-up. It costs nothing until one of the two packages is imported, and does nothing
+at all where torch has CUDA. Their C++ operators stay unavailable; the workflow does not use them
 (laion-clap and transformers only import the packages).
 """
 

@@ -170,6 +170,11 @@ def test_an_adapter_that_hardly_moves_is_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["pairs.parquet"]
 
 
+def test_prompts_without_room_for_a_caption_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no room for a caption behind \d+ of 28"):
+        run_finetune(tmp_path, changed(max_length_tokens=30))
+
+
 def test_a_loss_that_is_no_number_stops_with_its_step(tmp_path):
     with pytest.raises(InputError, match=r"loss became (nan|inf) at step \d+"):
         run_finetune(tmp_path, changed(learning_rate=1e30, warmup_share=0.0))

@@ -51,19 +51,30 @@ def test_ledger_fails_below_the_yield_and_keeps_the_reasons(tmp_path):
 
 def test_sidecar_survives_and_another_key_discards_it(tmp_path):
     output = tmp_path / "shard.parquet"
-    first = Sidecar(output, key="settings 1", schema=SCHEMA)
+    first = Sidecar(output, key="settings 1", code=__file__, schema=SCHEMA)
     first.write(1, ROWS[1:])
     first.write(0, ROWS[:1])
-    again = Sidecar(output, key="settings 1", schema=SCHEMA)
+    again = Sidecar(output, key="settings 1", code=__file__, schema=SCHEMA)
     assert 0 in again and 1 in again and 2 not in again
     assert again.rows() == ROWS
-    assert 0 not in Sidecar(output, key="settings 2", schema=SCHEMA)
-    Sidecar(output, key="settings 2", schema=SCHEMA).close()
+    assert 0 not in Sidecar(output, key="settings 2", code=__file__, schema=SCHEMA)
+    Sidecar(output, key="settings 2", code=__file__, schema=SCHEMA).close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_sidecar_makes_a_broken_batch_again(tmp_path):
-    sidecar = Sidecar(tmp_path / "s.parquet", key="k", schema=SCHEMA)
+    sidecar = Sidecar(tmp_path / "s.parquet", key="k", code=__file__, schema=SCHEMA)
     sidecar.write(0, ROWS)
     (tmp_path / "s.parquet.partial/00000.parquet").write_bytes(b"half")
     assert 0 not in sidecar
+
+
+def test_sidecar_of_other_code_is_discarded(tmp_path):
+    module = tmp_path / "module.py"
+    module.write_text("x = 1\n")
+    output = tmp_path / "s.parquet"
+    Sidecar(output, key="k", code=module, schema=SCHEMA).write(0, ROWS)
+    module.write_text("x = 1  # a remark\n")
+    assert 0 in Sidecar(output, key="k", code=module, schema=SCHEMA)
+    module.write_text("x = 2\n")
+    assert 0 not in Sidecar(output, key="k", code=module, schema=SCHEMA)

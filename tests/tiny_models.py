@@ -2,7 +2,7 @@
 
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 from conceptcaps import io, mini_gpt2, mini_llama, mini_roberta, schemas
 from conceptcaps.chatmodel import Base
@@ -18,8 +18,12 @@ TAGS = (
 
 
 @cache
+def _temporary() -> TemporaryDirectory:
+    return TemporaryDirectory(prefix="tiny_models_")  # removed when the session ends
+
+
 def folder() -> Path:
-    return Path(mkdtemp(prefix="tiny_models_"))
+    return Path(_temporary().name)
 
 
 @cache

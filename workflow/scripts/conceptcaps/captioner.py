@@ -199,11 +199,24 @@ def make_trainer(
         callbacks=[_Watch()],
     )
     trainer.remove_callback(PrinterCallback)
+    _check_lengths(trainer, len(train), spec)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             # TRL makes the adapter bfloat16, where small AdamW steps are lost to rounding.
             parameter.data = parameter.data.float()
     return trainer
+
+
+def _check_lengths(trainer: SFTTrainer, n_rows: int, spec: Finetune) -> None:
+    """Say how many captions are cut; refuse prompts without room for one, which TRL drops."""
+    lost = n_rows - len(trainer.train_dataset)
+    if lost:
+        raise InputError(
+            f"captioner.finetune.max_length_tokens: {spec.max_length_tokens} leaves no room for a "
+            f"caption behind {lost} of {n_rows} prompts. Raise it."
+        )
+    cut = sum(len(ids) >= spec.max_length_tokens for ids in trainer.train_dataset["input_ids"])
+    print(f"{cut} of {n_rows} rows reach max_length_tokens and may be cut")
 
 
 class _Watch(TrainerCallback):

@@ -113,7 +113,7 @@ def _write(requests, arm, adapter, base, spec, seed, output) -> tuple[list[dict]
     adapter = str(adapter) if adapter else None
     prompts = chatmodel.read_prompts(base.prompts)
     key = _key(requests, arm, adapter, base, spec, seed, prompts)
-    sidecar = io.Sidecar(output, key=key, schema=schemas.CAPTIONS)
+    sidecar = io.Sidecar(output, key=key, code=__file__, schema=schemas.CAPTIONS)
     size = spec.batch_size
     batches = [requests[start : start + size] for start in range(0, len(requests), size)]
     pending = [index for index in range(len(batches)) if index not in sidecar]

@@ -95,7 +95,7 @@ def retrieve_shard(*, clips, shard: int, shard_items: int, spec: Spec, output, l
     """
     rows = read_rows(clips, ["ytid", "start_s"])[shard * shard_items : (shard + 1) * shard_items]
     wanted = [spec.url, spec.sampling_rate_hz, spec.duration_s, spec.duration_tolerance_s, rows]
-    sidecar = Sidecar(output, key=json.dumps(wanted), schema=_OUTCOME)
+    sidecar = Sidecar(output, key=json.dumps(wanted), code=__file__, schema=_OUTCOME)
     pace = Pace(60 / spec.requests_per_minute)
     unsettled, refused = {}, None
     for i, row in enumerate(progress(rows, what="clips")):

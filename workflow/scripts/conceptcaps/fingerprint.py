@@ -14,14 +14,23 @@ def script_fingerprint(script: str | Path) -> str:
     modules are looked for in the `conceptcaps` directory beside the script, transitively.
     """
     script = Path(script)
-    pending, trees = [script], {}
+    return _fingerprint(script, script.parent / PACKAGE)
+
+
+def module_fingerprint(module: str | Path) -> str:
+    """Return the same hash for a module of the package, given its `__file__`."""
+    return _fingerprint(Path(module), Path(module).parent)
+
+
+def _fingerprint(start: Path, package: Path) -> str:
+    pending, trees = [start], {}
     while pending:
         path = pending.pop()
         if path.name in trees:
             continue
         tree = ast.parse(path.read_text())
         trees[path.name] = ast.dump(_without_docstrings(tree))
-        modules = {script.parent / PACKAGE / f"{name}.py" for name in _imports(tree)}
+        modules = {package / f"{name}.py" for name in _imports(tree)}
         pending.extend(module for module in modules if module.is_file())
     joined = "\n".join(f"{name}\n{trees[name]}" for name in sorted(trees))
     return hashlib.sha256(joined.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Print where a run's results are and its headline figures: `python -m conceptcaps.headline DIR`."""
+"""Where a run's results are and its headline figures: `python -m conceptcaps.headline DIR`."""
 
 import sys
 from pathlib import Path

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from conceptcaps.errors import InputError
+from conceptcaps.fingerprint import module_fingerprint
 from conceptcaps.schemas import LEDGER
 
 
@@ -109,12 +110,16 @@ class Sidecar:
     """Finished batches of a shard, kept in `<output>.partial/` until the shard is complete.
 
     The directory is not a declared output, so it survives a failed job, a retry and a kill. `key`
-    names everything that the batches depend on: a sidecar left by other settings is discarded, not
-    mixed in.
+    names everything that the batches depend on: a sidecar left by other settings or by other code
+    is discarded, not mixed in.
     """
 
-    def __init__(self, output: str | Path, *, key: str, schema: pa.Schema):
-        """Open the sidecar of `output`; forget what another `key` left there."""
+    def __init__(self, output: str | Path, *, key: str, code: str | Path, schema: pa.Schema):
+        """Open the sidecar of `output`; forget what another `key` or other code left there.
+
+        `code` is the `__file__` of the module that makes the batches.
+        """
+        key = f"{key}\n{module_fingerprint(code)}"
         self.directory = Path(f"{output}.partial")
         self.schema = schema
         key_file = self.directory / "key"

@@ -63,7 +63,7 @@ def generate_shard(*, captions, arm: str, spec: Spec, seed: int, output, ledger)
     batches = [playable[i : i + spec.batch_size] for i in range(0, len(playable), spec.batch_size)]
     model = resolve_model(spec.model, spec.revision)
     key = _key(playable, arm=arm, spec=spec, seed=seed, model=model)
-    sidecar = io.Sidecar(output, key=key, schema=_BATCH)
+    sidecar = io.Sidecar(output, key=key, code=__file__, schema=_BATCH)
     missing = [index for index in range(len(batches)) if index not in sidecar]
     print(f"{output}: {len(requested)} captions, {len(missing)} of {len(batches)} batches to play")
     if missing:

@@ -45,7 +45,8 @@ def _read_numbers(config: dict, schema: dict) -> None:
             _read_numbers(value, rule)
         elif isinstance(value, str) and {"integer", "number", "null"} & _types(rule):
             parsed = yaml.safe_load(value)
-            if parsed is None or isinstance(parsed, int | float):
+            numeric = isinstance(parsed, int | float) and {"integer", "number"} & _types(rule)
+            if numeric or (parsed is None and "null" in _types(rule)):
                 config[key] = parsed
 
 
