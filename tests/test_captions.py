@@ -114,7 +114,9 @@ def leave_sidecar(directory, tags):
     prompts = captions.chatmodel.read_prompts(base.prompts)
     key = captions._key(requests, "base", None, base, SPEC, 1, prompts)
     row = {"prompt": "", "n_tokens": 5, "seed": 0, "model": "", "caption": "left by an earlier job"}
-    sidecar = io.Sidecar(directory / "base0.parquet", key=key, schema=schemas.CAPTIONS)
+    sidecar = io.Sidecar(
+        directory / "base0.parquet", key=key, code=captions.__file__, schema=schemas.CAPTIONS
+    )
     sidecar.write(0, [{**row, "id": item["id"]} for item in requests])
 
 

@@ -26,13 +26,13 @@ def _fingerprint(start: Path, package: Path) -> str:
     pending, trees = [start], {}
     while pending:
         path = pending.pop()
-        if path.name in trees:
+        if path in trees:
             continue
         tree = ast.parse(path.read_text())
-        trees[path.name] = ast.dump(_without_docstrings(tree))
+        trees[path] = ast.dump(_without_docstrings(tree))
         modules = {package / f"{name}.py" for name in _imports(tree)}
         pending.extend(module for module in modules if module.is_file())
-    joined = "\n".join(f"{name}\n{trees[name]}" for name in sorted(trees))
+    joined = "\n".join(f"{path.name}\n{trees[path]}" for path in sorted(trees))
     return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
 
