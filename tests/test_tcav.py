@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from conceptcaps import activations as activations_of
 from conceptcaps import cav, clips, io, schemas, tcav
 from conceptcaps.errors import InputError
 
@@ -76,9 +77,13 @@ def test_a_linear_network_scores_exactly_one_and_zero(tmp_path, gtzan):
     waves[positive, 0] += 0.8  # the concept is the axis that the logits read
     write_clips(tmp_path / "audio.parquet", [f"c{k}" for k in range(60)], waves)
     network = Linear()
-    activations, _ = tcav.read_activations(network, [tmp_path / "audio.parquet"], ["layer"], WINDOW)
+    activations, _ = activations_of.read_activations(
+        network, [tmp_path / "audio.parquet"], ["layer"], WINDOW
+    )
     assert np.allclose(activations["layer"], waves, atol=1e-4)
-    gradients = tcav.class_gradients(network, gtzan, DESCRIBED, SPEC, 1, WINDOW)
+    gradients = activations_of.class_gradients(
+        network, gtzan, DESCRIBED, WINDOW, layers=SPEC.layers, class_clips=SPEC.class_clips, seed=1
+    )
     assert gradients["layer"]["plus"].shape == (5, SAMPLES)  # class_clips of the six held out
     assert np.array_equal(gradients["layer"]["plus"], np.eye(1, SAMPLES).repeat(5, axis=0))
     table = tcav.Table("layer", activations["layer"], gradients["layer"], SPEC, seed=1)
@@ -105,11 +110,15 @@ def test_convolutions_enter_as_means_and_gradients_as_sums_over_positions(tmp_pa
     network = Convolution()
     waves = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 2 * SAMPLES))  # two windows a clip
     write_clips(tmp_path / "audio.parquet", ["a", "b"], waves)
-    activations, _ = tcav.read_activations(network, [tmp_path / "audio.parquet"], ["layer"], WINDOW)
+    activations, _ = activations_of.read_activations(
+        network, [tmp_path / "audio.parquet"], ["layer"], WINDOW
+    )
     with torch.no_grad():
         weight, bias = network.layer.weight[:, 0, 0].numpy(), network.layer.bias.numpy()
     assert np.allclose(activations["layer"], waves.mean(1)[:, None] * weight + bias, atol=1e-4)
-    gradients = tcav.class_gradients(network, gtzan, DESCRIBED, SPEC, 1, WINDOW)
+    gradients = activations_of.class_gradients(
+        network, gtzan, DESCRIBED, WINDOW, layers=SPEC.layers, class_clips=SPEC.class_clips, seed=1
+    )
     expected = network.head.weight.detach().numpy()
     assert np.allclose(gradients["layer"]["minus"], expected[0], atol=1e-6)
     assert np.allclose(gradients["layer"]["plus"], expected[1], atol=1e-6)
@@ -260,10 +269,10 @@ def test_unknown_concepts_layers_and_clips_are_named(gtzan):
     with pytest.raises(InputError, match="clip other has audio but no tags"):
         tcav.choose_concepts(tag_rows(bell=20), [*ids, "other"], TAXONOMY, SPEC)
     with pytest.raises(InputError, match="none of the classifier's test clips"):
-        tcav.heldout_clips(gtzan, {**DESCRIBED, "split": {"test": ["plus0"]}}, 5, 1)
+        activations_of.heldout_clips(gtzan, {**DESCRIBED, "split": {"test": ["plus0"]}}, 5, 1)
 
 
 def test_only_heldout_clips_are_differentiated(gtzan):
-    chosen = tcav.heldout_clips(gtzan, DESCRIBED, 4, seed=1)
+    chosen = activations_of.heldout_clips(gtzan, DESCRIBED, 4, seed=1)
     assert chosen <= set(DESCRIBED["split"]["test"])
     assert sum(clip_id.startswith("plus") for clip_id in chosen) == 4
