@@ -32,10 +32,7 @@ include: "rules/common.smk"
 
 
 check_config()
-
-
-onstart:
-    check_results_writable()
+check_results_writable()
 
 
 include: "rules/targets.smk"

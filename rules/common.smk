@@ -27,17 +27,16 @@ def check_config():
 
 
 def check_results_writable():
-    """Stop before the first job when the results directory cannot be written."""
+    """Stop before anything else when the results directory cannot be made or written."""
     results = Path(config["pathvars"]["results"])
-    probe = results / f".writable.{os.getpid()}"
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+    there = results
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "may not be written" if there.is_dir() else "is not a directory"
         raise WorkflowError(
-            f"pathvars.results: {results} cannot be written ({error.strerror}). "
-            "Name a directory that you may write, or free the disk."
+            f"pathvars.results: {results} cannot be written, since {there} {why}. "
+            "Name another directory."
         )
 
 
