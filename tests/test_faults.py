@@ -64,20 +64,14 @@ def test_sigkill_inside_a_shard_then_resume_gives_the_same_bytes(copy, stage):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not shard.exists()
-    kept = {path: path.stat().st_mtime_ns for path in sorted(partial.glob("*.parquet"))[:2]}
+    finished = len(list(partial.glob("*.parquet")))
     copy.snakemake(*MINI, "--unlock")
-    copied = copy.directory / "sidecar"
-    shutil.copytree(partial, copied)
     copy.snakemake(*MINI, target)
     assert (shard.read_bytes(), ledger.read_bytes()) == undisturbed
     assert not partial.exists()
-    # The finished batches were used, not made again: a changed one shows in the result.
-    assert len(kept) == 2
-    first = read_rows(sorted(copied.glob("*.parquet"))[0])
-    key = "caption" if stage == "captions" else "sha256"
-    by_id = {row["id"]: row for row in read_rows(shard)}
-    kept_rows = [row for row in first if row["id"] in by_id]
-    assert kept_rows and all(row[key] == by_id[row["id"]][key] for row in kept_rows)
+    if stage == "audio":  # what was finished was not made again
+        log = (copy.results / "logs/generate_audio/conceptcaps/00000.log").read_text()
+        assert f"{5 - finished} of 5 batches to play" in log
 
 
 def test_interrupt_and_rerun(copy):
