@@ -1,5 +1,6 @@
 # make demo     the miniature: a small dataset in results/mini, ten minutes on two cores
 # make test     the whole test suite
+# make install  only the environment, .venv
 # make real MUSICCAPS=musiccaps-public.csv     the real table through the miniature's models
 # make format | lint | clean
 
@@ -12,7 +13,9 @@ export TOKENIZERS_PARALLELISM := false
 # Without it Snakemake keeps caches in the home directory, where two checkouts would share them.
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 
-.PHONY: demo test real lint format clean
+.PHONY: install demo test real lint format clean
+
+install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.txt requirements-no-deps.txt envs/cpu_torch_shim.py
 	@for python in $(PYTHON) python3.11 python3.12 python3; do \
@@ -20,7 +23,7 @@ $(VENV)/.installed: requirements.txt requirements-no-deps.txt envs/cpu_torch_shi
 	    found=$$python; break; fi; done; \
 	if [ -z "$$found" ]; then \
 	  echo "error: Python 3.11 or 3.12 is needed, found $$(python3 --version 2>&1). Install one, or say where it is: make demo PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
-	echo "Installing into $(VENV) with $$($$found --version)"; $$found -m venv $(VENV)
+	echo "Installing into $(VENV) with $$($$found --version): 2.5 GB (more with a CUDA torch), some minutes"; $$found -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet setuptools==84.2.1 wheel
 	$(BIN)/python -m pip install --quiet --no-build-isolation -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -r requirements-no-deps.txt
@@ -32,6 +35,7 @@ demo: $(VENV)/.installed
 	$(BIN)/snakemake --workflow-profile mini
 	@[ $(MINI)/report.zip -nt $(MINI)/conceptcaps.parquet ] || $(BIN)/snakemake --workflow-profile mini --report $(MINI)/report.zip
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.headline $(MINI)
+	@echo 'These models trained for a minute each: the README says which of these figures mean something.'
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not pipeline" -n 2

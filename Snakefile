@@ -32,7 +32,9 @@ include: "rules/common.smk"
 
 
 check_config()
+check_taxonomy()
 check_results_writable()
+say_scale()
 
 
 include: "rules/targets.smk"

@@ -7,15 +7,17 @@ import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 FIGURES = ["tags", "vae", "text", "clap", "genrecnn", "tcav"]
 MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2"]
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
-from conceptcaps.errors import InputError
+from conceptcaps.errors import InputError, nearest
 from conceptcaps.fingerprint import script_fingerprint
 from conceptcaps.settings import check_settings
+from conceptcaps.taxonomy import load_taxonomy, vocabulary
 
 
 def check_config():
@@ -24,6 +26,32 @@ def check_config():
         check_settings(config, Path(workflow.basedir) / "workflow/schemas/config.schema.yaml")
     except InputError as error:
         raise WorkflowError(str(error))
+
+
+def check_taxonomy():
+    """Stop when the taxonomy is broken, or a concept to be tested is not one of its tags."""
+    try:
+        taxonomy = load_taxonomy(setting("distill.taxonomy"))
+    except InputError as error:
+        raise WorkflowError(f"distill.taxonomy: {error}")
+    tags = vocabulary(taxonomy)
+    for concept in setting("tcav.concepts") or []:
+        if concept not in tags:
+            raise WorkflowError(
+                f"tcav.concepts: '{concept}' is not a tag of {setting('distill.taxonomy')}."
+                f"{nearest(concept, tags)}"
+            )
+
+
+def say_scale():
+    """Say once what is about to be made: an overlay too few means paper scale."""
+    if workflow.is_main_process:
+        source = setting("sources.musiccaps")
+        logger.info(
+            f"{setting('tags.items')} clips of {setting('audio.duration_s')} s with "
+            f"{setting('audio.model')}; MusicCaps: {source['path'] or source['kind']}; "
+            f"results in {setting('pathvars.results')}"
+        )
 
 
 def check_results_writable():

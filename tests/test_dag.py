@@ -66,6 +66,13 @@ def test_the_default_target_is_everything(checkout):
     assert set(planned) >= {*STAGES, "export_hub", "plot_tcav", "train_mini_llama", "all"}
 
 
+def test_a_run_says_its_scale_once(checkout):
+    said = "21433 clips of 30.0 s with facebook/musicgen-large; MusicCaps: google/MusicCaps;"
+    assert checkout.snakemake("-n", "tags").stdout.count(said) == 1
+    said = "240 clips of 4.0 s with results/mini/models/musicgen; MusicCaps: synthetic;"
+    assert checkout.snakemake("--workflow-profile", "mini", "-n", "tags").stdout.count(said) == 1
+
+
 @pytest.mark.parametrize(
     ("target", "last", "absent"),
     [
@@ -110,6 +117,10 @@ def test_more_items_only_add_shards(checkout):
         (
             ["--config", "gtzan={kind: folder, path: nowhere}"],
             "gtzan.path: there is no folder 'nowhere'",
+        ),
+        (
+            ["--config", "tcav={concepts: [pianoo]}"],
+            "tcav.concepts: 'pianoo' is not a tag of resources/mini/taxonomy.yaml. Did you mean 'p",
         ),
         (
             ["--config", "audio={model: models/lost}"],

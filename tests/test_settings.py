@@ -43,7 +43,11 @@ def test_config_and_every_overlay_are_valid():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("audio.guidance_scal", 3, r"unknown key 'audio\.guidance_scal'\. Did you mean 'guidance_"),
+        (
+            "audio.guidance_scal",
+            3,
+            r"unknown key 'audio\.guidance_scal'\. Did you mean 'audio\.guidance_scale'",
+        ),
         ("sorces", {}, r"unknown key 'sorces'\. Did you mean 'sources'"),
         ("tags.items", "many", r"tags\.items: must be of type integer, but is 'many' \(str\)"),
         ("tags.items", 0, r"tags\.items: 0 is less than the minimum of 1\. distinct tag sets"),

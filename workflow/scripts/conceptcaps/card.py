@@ -235,6 +235,9 @@ def _tcav(content: dict) -> str:
     ]
     for name, control in content["controls"].items():
         said.append(f"Control '{name}': {control['significant']} of {control['pairs']}.")
+    said.append("(A planted concept should always be found, shuffled labels almost never.)")
+    if not strongest:
+        return " ".join(said)
     rows = [
         (
             row["layer"],

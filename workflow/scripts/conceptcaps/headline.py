@@ -47,9 +47,16 @@ def headline(results: Path) -> str:
                     label = f"{what} ({arm})" if arm else what
                     lines.append(f"{label:<58} {m['value']:8.3f}{interval}  n={m['n']}")
     tcav = read_table(results / "tcav/scores.parquet", ["significant", "control"]).to_pylist()
-    real = [row for row in tcav if not row["control"]]
-    found = sum(row["significant"] for row in real)
-    lines.append(f"{'TCAV: significant concept-genre-layer cells':<58} {found:8d} of {len(real)}")
+    for control, what in (
+        ("", "TCAV: significant cells (concept, genre, layer)"),
+        ("planted", "  control, a planted concept: all should be found"),
+        ("shuffled", "  control, random labels: few should be"),
+    ):
+        rows = [row for row in tcav if row["control"] == control]
+        found = sum(row["significant"] for row in rows)
+        lines.append(f"{what:<58} {found:8d} of {len(rows)}")
+    lines += ["", "arms: conceptcaps = fine-tuned, base = not tuned, zero_shot = no tags given;"]
+    lines += ["floors and ceilings: human, pasted_tags, shuffled = a human caption of other tags."]
     return "\n".join(lines)
 
 

@@ -61,8 +61,9 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
         unknown = sorted(set(error.instance) - set(known))
+        inside = f"{path}." if path else ""
         return [
-            f"unknown key '{path + '.' if path else ''}{key}'.{nearest(key, known)}"
+            f"unknown key '{inside}{key}'.{nearest(inside + key, [inside + k for k in known])}"
             for key in unknown
         ]
     if error.validator == "required":
