@@ -102,3 +102,19 @@ def test_profiles_share_what_a_named_profile_replaces():
     shared = ["rerun-triggers", "rerun-incomplete", "keep-going", "show-failed-logs"]
     for a, b in itertools.combinations(profiles.values(), 2):
         assert [a[key] for key in shared] == [b[key] for key in shared]
+
+
+def nodes(schema):
+    yield schema
+    for key in ("properties", "$defs"):
+        for value in schema.get(key, {}).values():
+            yield from nodes(value)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from nodes(schema[key])
+
+
+def test_no_description_was_cut_at_a_comma():
+    """In YAML's flow style an unquoted comma makes a key, without value, of what follows."""
+    for node in nodes(load_schema(SCHEMA)):
+        assert None not in node.values(), [key for key, value in node.items() if value is None]
