@@ -55,9 +55,7 @@ rule sample_tags:
         mem_mb=grows(4000),
         runtime=grows(60),
     params:
-        tags=section(
-            "tags", "items", "prior", "min_categories", "max_tags", "max_candidates_per_item"
-        ),
+        tags=section("tags", "items", "min_categories", "max_tags", "max_candidates_per_item"),
         seed=setting("seed"),
         code=fingerprint("sample_tags"),
     script:

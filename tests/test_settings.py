@@ -51,6 +51,11 @@ def test_config_and_every_overlay_are_valid():
         ("sorces", {}, r"unknown key 'sorces'\. Did you mean 'sources'"),
         ("tags.items", "many", r"tags\.items: must be of type integer, but is 'many' \(str\)"),
         ("tags.items", 0, r"tags\.items: 0 is less than the minimum of 1\. distinct tag sets"),
+        (
+            "distill.min_categories",
+            5,
+            r"distill\.min_categories: 5 is greater than the maximum of 4",
+        ),
         ("audio.dtype", "float23", r"audio\.dtype: 'float23' is not one of: .*mean 'float32'"),
         ("vae.preset", "papr", r"vae\.preset: there is no preset 'papr'\. Did you mean 'paper'"),
         ("sources.musiccaps.path", None, r"sources\.musiccaps\.path: kind 'hub' needs a path"),

@@ -63,9 +63,7 @@ def fit(directory, spec, sampling=SAMPLING):
 
 
 def sample(files, output, **changes):
-    spec = tagsets.Spec(
-        items=100, prior="aggregate", min_categories=3, max_tags=6, max_candidates_per_item=50
-    )
+    spec = tagsets.Spec(items=100, min_categories=3, max_tags=6, max_candidates_per_item=50)
     tagsets.sample(
         model=files["model"],
         config=files["config"],

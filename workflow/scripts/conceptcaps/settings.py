@@ -106,6 +106,4 @@ def _cross_checks(config: dict) -> list[str]:
     clap = config["scores"]["clap"]
     if clap["backend"] == "laion_clap" and not (clap["checkpoint"] and clap["architecture"]):
         problems.append("scores.clap: backend 'laion_clap' needs checkpoint and architecture.")
-    if config["tags"]["min_categories"] > 4 or config["distill"]["min_categories"] > 4:
-        problems.append("min_categories: there are 4 categories.")
     return problems

@@ -23,7 +23,6 @@ class Spec:
     """The keys of config section `tags` that sampling depends on."""
 
     items: int  # distinct tag sets to return
-    prior: str  # recorded in the model by fit_vae; here so that a change resamples
     min_categories: int  # of 4, else rejected
     max_tags: int  # else rejected
     max_candidates_per_item: int  # budget
