@@ -1,6 +1,7 @@
 # make demo     the miniature: a small dataset in results/mini, ten minutes on two cores
 # make test     the whole test suite
 # make install  only the environment, .venv
+# make models   train the miniature's models anew, into results/mini/models (hours)
 # make real MUSICCAPS=musiccaps-public.csv     the real table through the miniature's models
 # make format | lint | clean
 
@@ -13,7 +14,7 @@ export TOKENIZERS_PARALLELISM := false
 # Without it Snakemake keeps caches in the home directory, where two checkouts would share them.
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 
-.PHONY: install demo test real lint format clean
+.PHONY: install demo test models real lint format clean
 
 install: $(VENV)/.installed
 
@@ -35,11 +36,14 @@ demo: $(VENV)/.installed
 	$(BIN)/snakemake --workflow-profile mini
 	@[ $(MINI)/report.zip -nt $(MINI)/conceptcaps.parquet ] || $(BIN)/snakemake --workflow-profile mini --report $(MINI)/report.zip
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.headline $(MINI)
-	@echo 'These models trained for a minute each: the README says which of these figures mean something.'
+	@echo 'These models are small and know a synthetic world only: the README says which of these figures mean something.'
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not pipeline" -n 2
 	$(BIN)/python -m pytest -m pipeline
+
+models: $(VENV)/.installed
+	$(BIN)/snakemake --workflow-profile mini --configfile overlays/mini.yaml overlays/retrained.yaml -- mini_models
 
 real: $(VENV)/.installed
 	@[ -f "$(MUSICCAPS)" ] || { echo "error: say where the table is: make real MUSICCAPS=path/to/musiccaps-public.csv" >&2; exit 1; }

@@ -48,6 +48,7 @@ include: "rules/tcav.smk"
 include: "rules/dataset.smk"
 include: "rules/figures.smk"
 include: "rules/mini.smk"
+include: "rules/checks.smk"
 
 
 localrules:
@@ -61,3 +62,4 @@ rule all:
         "<results>/conceptcaps.parquet",
         "<results>/hub",
         expand("<results>/figures/{figure}.png", figure=FIGURES),
+        miniature_checks(),

@@ -10,14 +10,14 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 FIGURES = ["tags", "vae", "text", "clap", "genrecnn", "tcav"]
-MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2"]
+MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2", "judge"]
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.fingerprint import script_fingerprint
 from conceptcaps.settings import check_settings
-from conceptcaps.taxonomy import load_taxonomy, vocabulary
+from conceptcaps.taxonomy import load_exclusive, load_taxonomy, vocabulary
 
 
 def check_config():
@@ -32,6 +32,7 @@ def check_taxonomy():
     """Stop when the taxonomy is broken, or a concept to be tested is not one of its tags."""
     try:
         taxonomy = load_taxonomy(setting("distill.taxonomy"))
+        load_exclusive(setting("distill.taxonomy"))
     except InputError as error:
         raise WorkflowError(f"distill.taxonomy: {error}")
     tags = vocabulary(taxonomy)
@@ -94,20 +95,32 @@ def fingerprint(rule_name):
 
 
 def local(path, revision):
-    """Return [model directory] when a config entry names a local one, [] for a hub id.
-
-    A directory that the workflow builds itself is an ordinary input; any other must exist.
-    """
-    model = setting(path)
+    """Return [model directory] when a config entry names a local one, [] for a hub id."""
     if setting(revision) is not None:
         return []
-    built = model.startswith(config["pathvars"]["mini_models"])
+    cure = f"Name a directory with the model's files, or a hub id together with {revision}."
+    return [model_directory(path, setting(path), cure)]
+
+
+def zoo_model(name):
+    """Return the directory of a model that the miniature's own checks read.
+
+    A function of the wildcards: at paper scale nobody needs the models to be there.
+    """
+    cure = "Name a directory with the miniature's models."
+    model = f"{setting('mini.models')}/{name}"
+    return lambda wildcards: model_directory("mini.models", model, cure)
+
+
+def model_directory(path, model, cure):
+    """Return a model directory that the config names at `path`.
+
+    One that the workflow builds itself is an ordinary input; any other must exist.
+    """
+    built = Path(model).is_relative_to(config["pathvars"]["mini_models"])
     if not built and not Path(model).is_dir():
-        raise WorkflowError(
-            f"{path}: there is no directory '{model}'. Name a directory with the model's files, "
-            f"or a hub id together with {revision}."
-        )
-    return [model]
+        raise WorkflowError(f"{path}: there is no directory '{model}'. {cure}")
+    return model
 
 
 def source_file(section_name, kind):
@@ -147,6 +160,13 @@ def arm_files(pattern):
 def all_arm_files(pattern):
     """Return the files of all arms for a pattern with {arm} and {shard}."""
     return [path for paths in arm_files(pattern).values() for path in paths]
+
+
+def miniature_checks():
+    """Return [the checks] of a run in the miniature world, whose truth is known."""
+    sources = config["sources"]["musiccaps"], config["gtzan"]
+    known = all(source["kind"] == "synthetic" for source in sources)
+    return ["<results>/checks.json"] if known else []
 
 
 def clap_shards(wildcards):

@@ -1,9 +1,11 @@
 """Build the miniature world's models: real architectures, small, trained on the project's own corpus.
 
+The demo uses the models that are committed in resources/mini/models; these rules make them anew.
+
 inputs:  none but the grammar and the synthesiser
-outputs: <mini_models>/{llama,codec,musicgen,clap,roberta,gpt2}
+outputs: <mini_models>/{llama,codec,musicgen,clap,roberta,gpt2,judge}, <mini_models>/SHA256SUMS
 steps:   train_mini_llama, train_mini_codec, train_mini_musicgen, train_mini_clap, train_mini_roberta,
-         train_mini_gpt2
+         train_mini_gpt2, train_mini_judge, list_mini_models
 """
 
 
@@ -41,8 +43,8 @@ rule train_mini_codec:
         "../envs/audio.yaml"
     threads: 1
     resources:
-        mem_mb=grows(4000),
-        runtime=grows(60),
+        mem_mb=grows(8000),
+        runtime=grows(480),
     params:
         spec=section("mini.codec"),
         world=section("mini", "clip_s", "sampling_rate_hz"),
@@ -66,8 +68,8 @@ rule train_mini_musicgen:
         "../envs/audio.yaml"
     threads: 1
     resources:
-        mem_mb=grows(4000),
-        runtime=grows(60),
+        mem_mb=grows(16000),
+        runtime=grows(480),
     params:
         spec=section("mini.musicgen"),
         world=section("mini", "clip_s", "sampling_rate_hz"),
@@ -78,7 +80,9 @@ rule train_mini_musicgen:
 
 
 rule train_mini_clap:
-    """Train the small CLAP."""
+    """Train the small CLAP, on clips half of which went through the codec."""
+    input:
+        codec="<mini_models>/codec",
     output:
         model=directory("<mini_models>/clap"),
     log:
@@ -89,8 +93,8 @@ rule train_mini_clap:
         "../envs/audio.yaml"
     threads: 1
     resources:
-        mem_mb=grows(4000),
-        runtime=grows(60),
+        mem_mb=grows(8000),
+        runtime=grows(240),
     params:
         spec=section("mini.clap"),
         world=section("mini", "clip_s", "sampling_rate_hz"),
@@ -142,3 +146,50 @@ rule train_mini_gpt2:
         code=fingerprint("train_mini_gpt2"),
     script:
         "../workflow/scripts/train_mini_gpt2.py"
+
+
+rule train_mini_judge:
+    """Train the small network that hears which tags a clip plays."""
+    input:
+        codec="<mini_models>/codec",
+    output:
+        model=directory("<mini_models>/judge"),
+    log:
+        "<logs>/train_mini_judge.log",
+    benchmark:
+        "<benchmarks>/train_mini_judge.tsv"
+    conda:
+        "../envs/audio.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(240),
+    params:
+        spec=section("mini.judge"),
+        world=section("mini", "clip_s", "sampling_rate_hz"),
+        seed=setting("seed"),
+        code=fingerprint("train_mini_judge"),
+    script:
+        "../workflow/scripts/train_mini_judge.py"
+
+
+rule list_mini_models:
+    """List the checksums of the models, by which a committed zoo is checked."""
+    input:
+        models=expand("<mini_models>/{model}", model=MINI_MODELS),
+    output:
+        checksums="<mini_models>/SHA256SUMS",
+    log:
+        "<logs>/list_mini_models.log",
+    benchmark:
+        "<benchmarks>/list_mini_models.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(1000),
+        runtime=grows(10),
+    params:
+        code=fingerprint("list_mini_models"),
+    script:
+        "../workflow/scripts/list_mini_models.py"

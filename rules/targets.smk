@@ -70,6 +70,7 @@ rule clip_audio:
 
 
 rule mini_models:
-    """The small models of the miniature world."""
+    """The small models of the miniature world, trained anew, and their checksums."""
     input:
         expand("<mini_models>/{model}", model=MINI_MODELS),
+        "<mini_models>/SHA256SUMS",

@@ -1,6 +1,6 @@
 """Learn which tags go together, then sample new tag sets.
 
-inputs:  <results>/distill/pairs.parquet, <results>/distill/taxonomy.json
+inputs:  <results>/distill/pairs.parquet, <results>/distill/taxonomy.json, the taxonomy file
 outputs: <results>/vae/ (model, config, metrics, training history), <results>/tags/tags.parquet
 steps:   fit_vae, sample_tags
 """
@@ -42,6 +42,7 @@ rule sample_tags:
     input:
         model="<results>/vae/model.safetensors",
         config="<results>/vae/config.json",
+        taxonomy=setting("distill.taxonomy"),
     output:
         tags=ensure("<results>/tags/tags.parquet", non_empty=True),
     log:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+ZOO = "resources/mini/models"
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -52,6 +53,7 @@ class Checkout:
 
 
 def check_out(directory: Path) -> Checkout:
+    """Copy the repository's files; the models, which nothing changes, are linked."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -59,7 +61,11 @@ def check_out(directory: Path) -> Checkout:
         capture_output=True,
         text=True,
     ).stdout
+    (directory / ZOO).parent.mkdir(parents=True)
+    (directory / ZOO).symlink_to(ROOT / ZOO)
     for name in filter(None, listed.split("\0")):
+        if name.startswith(f"{ZOO}/"):
+            continue
         source, target = ROOT / name, directory / name
         if source.is_symlink() or source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -63,13 +63,23 @@ def test_one_workstation_plans_the_same(checkout):
 
 def test_the_default_target_is_everything(checkout):
     planned = counts(checkout.snakemake("--workflow-profile", "mini", "-n").stdout)
-    assert set(planned) >= {*STAGES, "export_hub", "plot_tcav", "train_mini_llama", "all"}
+    assert set(planned) >= {*STAGES, "export_hub", "plot_tcav", "all"}
+    assert not any(name.startswith("train_") for name in planned)  # the models are there
+
+
+def test_the_retrained_miniature_trains_its_models_first(checkout):
+    overlays = ["overlays/mini.yaml", "overlays/retrained.yaml"]
+    arguments = ["--workflow-profile", "mini", "-n", "--configfile", *overlays]
+    output = checkout.snakemake(*arguments).stdout
+    models = {"llama", "codec", "musicgen", "clap", "roberta", "gpt2", "judge"}
+    assert set(counts(output)) >= {*STAGES, *(f"train_mini_{name}" for name in models)}
+    assert "resources/mini/models" not in output
 
 
 def test_a_run_says_its_scale_once(checkout):
     said = "21433 clips of 30.0 s with facebook/musicgen-large; MusicCaps: google/MusicCaps;"
     assert checkout.snakemake("-n", "tags").stdout.count(said) == 1
-    said = "240 clips of 4.0 s with results/mini/models/musicgen; MusicCaps: synthetic;"
+    said = "240 clips of 4.0 s with resources/mini/models/musicgen; MusicCaps: synthetic;"
     assert checkout.snakemake("--workflow-profile", "mini", "-n", "tags").stdout.count(said) == 1
 
 
@@ -83,7 +93,7 @@ def test_a_run_says_its_scale_once(checkout):
         ("tcav", "score_tcav", "export_dataset"),
         ("dataset", "export_hub", "plot_tags"),
         ("figures", "plot_tcav", "export_hub"),
-        ("mini_models", "train_mini_musicgen", "fit_vae"),
+        ("mini_models", "list_mini_models", "fit_vae"),
         ("clip_audio", "retrieve_clip_audio", "distill_musiccaps"),
     ],
 )

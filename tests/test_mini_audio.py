@@ -36,7 +36,7 @@ def musicgen(codec):
 def test_codec_learns_reloads_and_has_four_codebooks_at_25_hz(codec):
     training = json.loads((codec / "training.json").read_text())
     assert training["steps"] == 20 and training["loss_last"] < 0.8 * training["loss_first"]
-    model = EncodecModel.from_pretrained(codec).eval()
+    model = EncodecModel.from_pretrained(codec, dtype=torch.float32).eval()
     assert AutoFeatureExtractor.from_pretrained(codec).sampling_rate == 16000
     _, waves = mini_codec.synthesise(8, world=WORLD, seed=2)
     codes = mini_musicgen.encode(model, waves)
@@ -92,7 +92,9 @@ def test_delay_lays_codebook_k_k_steps_late():
 def test_text_encoder_learns_to_name_tags(codec):
     torch.manual_seed(0)
     tokenizer = mini_musicgen.build_tokenizer(0)
-    model = mini_musicgen.build_model(EncodecModel.from_pretrained(codec), tokenizer, frames=25)
+    model = mini_musicgen.build_model(
+        EncodecModel.from_pretrained(codec, dtype=torch.float32), tokenizer, frames=25
+    )
     spec = {"steps": 150, "batch_size": 8, "learning_rate": 4e-3}
     losses = mini_musicgen.teach_tags(model.text_encoder, tokenizer, spec=spec, seed=0)
     assert np.mean(losses[-20:]) < 0.37  # a reader that sees no captions can reach 0.40
@@ -101,14 +103,17 @@ def test_text_encoder_learns_to_name_tags(codec):
 def test_musicgen_learns_and_keeps_the_codec(musicgen, codec):
     training = json.loads((musicgen / "training.json").read_text())
     assert training["loss_last"] < training["loss_first"] - 0.2
-    model = MusicgenForConditionalGeneration.from_pretrained(musicgen)
-    kept, own = EncodecModel.from_pretrained(codec).state_dict(), model.audio_encoder.state_dict()
+    model = MusicgenForConditionalGeneration.from_pretrained(musicgen, dtype=torch.float32)
+    kept, own = (
+        EncodecModel.from_pretrained(codec, dtype=torch.float32).state_dict(),
+        model.audio_encoder.state_dict(),
+    )
     assert all(torch.equal(own[name], value) for name, value in kept.items())
 
 
 def test_musicgen_folder_generates_audio_of_the_clips_length(musicgen):
     processor = AutoProcessor.from_pretrained(musicgen)
-    model = MusicgenForConditionalGeneration.from_pretrained(musicgen).eval()
+    model = MusicgenForConditionalGeneration.from_pretrained(musicgen, dtype=torch.float32).eval()
     texts = ["A slow tempo blues with piano.", "Metal."]
     inputs = processor(text=texts, padding=True, return_tensors="pt")
     assert inputs.input_ids.tolist() == (
@@ -124,5 +129,7 @@ def test_training_twice_gives_the_same_model(tmp_path):
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         mini_codec.train(spec={**SPEC, "steps": 2}, world=WORLD, seed=1, output=folder)
-    states = [EncodecModel.from_pretrained(folder).state_dict() for folder in folders]
+    states = [
+        EncodecModel.from_pretrained(folder, dtype=torch.float32).state_dict() for folder in folders
+    ]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

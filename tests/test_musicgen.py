@@ -83,6 +83,7 @@ def spec(model):
         temperature=1.0,
         top_k=0,
         batch_size=2,
+        level_dbfs=-20.0,
         peak_dbfs=-1.0,
         silence_dbfs=-200.0,
         min_yield=0.0,

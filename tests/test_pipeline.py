@@ -124,7 +124,7 @@ def metric(mini, file, name, arm=None):
 
 
 def test_figures_point_the_right_way(mini):
-    """Barely trained models, so wide margins: a broken stage fails, a weak one does not."""
+    """Small models, so wide margins: a broken stage fails, a weak one does not."""
     assert metric(mini, "vae/metrics.json", "prior_cooccurrence_cosine") > 0.7
     assert metric(mini, "captioner/metrics.json", "adapter_logit_difference") > 1e-3
     recall = [

@@ -4,7 +4,7 @@ import pytest
 
 from conceptcaps.errors import InputError
 from conceptcaps.schemas import CATEGORIES
-from conceptcaps.taxonomy import by_category, load_taxonomy, vocabulary
+from conceptcaps.taxonomy import by_category, load_exclusive, load_taxonomy, vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = "genre: [Jazz, rock]\nmood: [sad]\ninstrument: [piano]\ntempo: [slow  tempo]\n"
@@ -48,6 +48,28 @@ def test_json_is_read_too(tmp_path):
 def test_broken_taxonomy_is_explained(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         load_taxonomy(write(tmp_path, text))
+
+
+def test_exclusive_groups_are_read(tmp_path):
+    path = write(tmp_path, GOOD + "exclusive: [[JAZZ, rock]]\n")
+    assert load_exclusive(path) == [["jazz", "rock"]]
+    assert load_exclusive(write(tmp_path, GOOD)) == []
+    assert set(load_taxonomy(path)) == set(CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("[jazz, rock]", "must be a list of groups"),
+        ("{jazz: rock}", "must be a list of groups"),
+        ("[[jazz]]", "two or more tags, each once"),
+        ("[[jazz, jazz]]", "two or more tags, each once"),
+        ("[[jazz, rok]]", "'rok', which is no tag of the taxonomy. Did you mean 'rock'"),
+    ],
+)
+def test_broken_groups_are_explained(tmp_path, groups, message):
+    with pytest.raises(InputError, match=message):
+        load_exclusive(write(tmp_path, GOOD + f"exclusive: {groups}\n"))
 
 
 def test_the_projects_own_taxonomy_is_four_times_fifty():

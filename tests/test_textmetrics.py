@@ -10,8 +10,8 @@ from conceptcaps.errors import InputError
 
 RNG = np.random.default_rng(7)
 TAGS = [[t for group in grammar.sample_tags(RNG).values() for t in group] for _ in range(40)]
-CAPTIONS = [grammar.write_caption(tags, RNG, style="concise") for tags in TAGS]
-OTHERS = [grammar.write_caption(tags, RNG, style="verbose") for tags in TAGS]
+CAPTIONS = [wording.write_caption(tags, RNG, style="concise") for tags in TAGS]
+OTHERS = [wording.write_caption(tags, RNG, style="verbose") for tags in TAGS]
 DISJOINT = ["zzz qqq xxx vvv www"] * 40
 
 
@@ -100,7 +100,7 @@ def test_bertscore_sees_the_pairing(models):
 
 def test_bertscore_is_the_mean_of_greatest_cosines(models):
     tokenizer = AutoTokenizer.from_pretrained(tiny_models.roberta())
-    encoder = AutoModel.from_pretrained(tiny_models.roberta()).eval()
+    encoder = AutoModel.from_pretrained(tiny_models.roberta(), dtype=torch.float32).eval()
     with torch.no_grad():
         a, b = (
             torch.nn.functional.normalize(

@@ -8,6 +8,7 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     tagsets.sample(
         model=snakemake.input.model,
         config=snakemake.input.config,
+        taxonomy_file=snakemake.input.taxonomy,
         spec=tagsets.Spec(**json.loads(snakemake.params.tags)),
         seed=snakemake.params.seed,
         output=snakemake.output.tags,

@@ -6,6 +6,7 @@ from conceptcaps import mini_clap, runlog
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     mini_clap.train(
+        codec=snakemake.input.codec,
         spec=json.loads(snakemake.params.spec),
         world=json.loads(snakemake.params.world),
         seed=snakemake.params.seed,

@@ -8,11 +8,11 @@ from conceptcaps import grammar
 
 FRAME_S = 0.04  # grid step: one frame of the miniature codec (25 Hz)
 # Beats last whole frames, so that equal notes fall equally on codec frames. In BPM (1500 / frames):
-# slow 62.5, 68.2, 75; medium 100, 107; fast 150, 167.
-BEAT_FRAMES = {"slow tempo": (24, 22, 20), "medium tempo": (15, 14), "fast tempo": (10, 9)}
+# slow 62.5, 75; medium 100, 107; fast 150, 167.
+BEAT_FRAMES = {"slow tempo": (24, 20), "medium tempo": (15, 14), "fast tempo": (10, 9)}
 _LENGTHS = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)  # note lengths in frames: few, for the note cache
 _SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-_TONICS = (0, 2, 4, 7, 9)  # C, D, E, G, A: few, for the note cache
+_TONICS = (0, 2, 7)  # C, D, G: few, for the note cache and for those who learn the music
 
 MELODIC = ("flute", "trumpet", "synth lead", *grammar.VOICES)
 SUSTAINED = ("strings", "synth pad")
@@ -153,7 +153,7 @@ def arrange(tags: dict[str, list[str]], rng: np.random.Generator, *, frames: int
     style, feel = STYLES[genre], blend([FEELS[mood] for mood in tags.get("mood", [])])
     band = [tag for tag in tags.get("instrument", []) if not tag.startswith("no ")]
     if not set(band) - set(grammar.PERCUSSION):
-        band.append(_usual_instrument(genre))
+        band.append(grammar.usual_instrument(genre))
     scale = np.array(_SCALES[feel.mode or style.mode]) + int(rng.choice(_TONICS))
     blocks = -(-frames // (2 * beat))  # chords, two beats each
     offset = 2 * int(rng.integers(2))  # the clip starts at the progression's first or third chord
@@ -172,11 +172,6 @@ def blend(feels: list[Feel]) -> Feel:
         return _NEUTRAL
     mode = next((feel.mode for feel in feels if feel.mode), None)
     return Feel(mode, *(float(np.mean(values)) for values in list(zip(*feels, strict=True))[1:]))
-
-
-def _usual_instrument(genre: str) -> str:
-    chances = grammar.PROFILES[genre][2]
-    return max(chances, key=lambda tag: 0 if tag in grammar.PERCUSSION else chances[tag])
 
 
 def _hits(pattern: str, *, beat: int, frames: int, swing: bool = False) -> list[int]:

@@ -241,6 +241,12 @@ def retrieval_ranks(audio: np.ndarray, text: np.ndarray) -> np.ndarray:
     return np.concatenate(ranks)
 
 
+def matched_auc(audio: np.ndarray, text: np.ndarray) -> float:
+    """Return the AUC of rows' own pairs against pairs with the next row's text, [N, D] each."""
+    matched, shuffled = ((audio * pair).sum(axis=1) for pair in (text, np.roll(text, 1, axis=0)))
+    return auc(matched, shuffled)
+
+
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Return the chance that a positive score is above a negative one; ties count half."""
     ranks = rankdata(np.concatenate([positive, negative]))[: len(positive)]

@@ -13,14 +13,19 @@ import soxr
 from conceptcaps.errors import InputError
 
 
-def encode_flac(wave: np.ndarray, sampling_rate: int, *, peak: float) -> tuple[bytes, float]:
+def encode_flac(
+    wave: np.ndarray, sampling_rate: int, *, peak: float, rms: float | None = None
+) -> tuple[bytes, float]:
     """Encode a mono wave ([T] float in any range) as 16-bit FLAC.
 
-    A wave above `peak` (full scale = 1) is turned down to it, never clipped; a quieter one is left
-    alone. Returns the bytes and the gain applied in dB (<= 0).
+    The wave is brought to the level `rms`, if one is given, but nowhere above `peak` (full scale =
+    1 for both): it is turned down, never clipped. Returns the bytes and the gain applied in dB.
     """
     highest = float(np.abs(wave).max(initial=0.0))
-    gain = min(1.0, peak / highest) if highest > 0 else 1.0
+    wanted = (
+        rms / float(np.sqrt(np.mean(np.square(wave, dtype=np.float64)))) if rms and highest else 1.0
+    )
+    gain = min(wanted, peak / highest) if highest > 0 else 1.0
     buffer = stdio.BytesIO()
     sf.write(
         buffer, np.asarray(wave * gain, np.float32), sampling_rate, format="FLAC", subtype="PCM_16"

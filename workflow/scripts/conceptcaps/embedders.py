@@ -39,7 +39,9 @@ class TransformersClap:
         _check_directory(model, revision)
         try:
             processor = ClapProcessor.from_pretrained(model, revision=revision)
-            self.model = ClapModel.from_pretrained(model, revision=revision, use_safetensors=True)
+            self.model = ClapModel.from_pretrained(
+                model, revision=revision, dtype=torch.float32, use_safetensors=True
+            )
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise InputError(_unloadable(model, revision, error)) from error
         self.model.to(self.device).eval()

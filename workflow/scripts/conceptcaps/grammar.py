@@ -1,8 +1,11 @@
-"""The miniature world's language: tags that go together by known rules, captions that name them."""
+"""The miniature world's grammar: forty tags that go together by known rules."""
+
+import itertools
+import math
+from hashlib import sha256
 
 import numpy as np
 
-from conceptcaps import seeding
 from conceptcaps.errors import InputError, nearest
 
 TAXONOMY: dict[str, tuple[str, ...]] = {
@@ -37,6 +40,7 @@ EXCLUSIVE = (
 )
 PERCUSSION = ("drums", "claps")
 VOICES = ("deep male voice", "bright female voice")
+NONE_OF = NO_PERCUSSION, NO_VOICES = ("no percussion", "no voices")
 
 # The planted co-occurrence. Per genre: weights of slow, medium, fast; weights of moods; chance of
 # each instrument; chance of a man's and of a woman's voice.
@@ -109,9 +113,9 @@ PROFILES = {
         (0.5, 0.2),
     ),
 }
-_NAMED = {"concise": 0.98, "verbose": 0.85}  # chance that a caption names a tag
-_WORDS = {"concise": (20, 40), "verbose": (40, 70)}
 _ABSENT = {"genre": 0.04, "mood": 0.06, "tempo": 0.12}  # chance that a set has no tag of a category
+_SECOND_MOOD = 0.4  # chance of one, where it is compatible with the first
+_TOLD_NO_PERCUSSION, _TOLD_NO_VOICES = 0.6, 0.5  # chance that a set without them says so
 
 
 def sample_tags(rng: np.random.Generator, *, genre: str | None = None) -> dict[str, list[str]]:
@@ -125,11 +129,11 @@ def sample_tags(rng: np.random.Generator, *, genre: str | None = None) -> dict[s
     if genre is not None and genre not in PROFILES:
         raise InputError(f"genre '{genre}' is not in the grammar.{nearest(genre, PROFILES)}")
     played = genre or str(rng.choice(TAXONOMY["genre"]))
-    tempi, moods, instruments, voices = PROFILES[played]
+    tempi, moods, _, _ = PROFILES[played]
     drawn = {
         "genre": [played],
         "mood": _draw_moods(rng, moods),
-        "instrument": _draw_instruments(rng, instruments, voices),
+        "instrument": _draw_instruments(rng, played),
         "tempo": [str(rng.choice(TAXONOMY["tempo"], p=np.array(tempi) / sum(tempi)))],
     }
     for category, chance in _ABSENT.items():
@@ -143,22 +147,112 @@ def _draw_moods(rng: np.random.Generator, weights: dict[str, int]) -> list[str]:
     first, second = (
         str(mood) for mood in rng.choice(list(weights), size=2, replace=False, p=chances)
     )
-    return [first, second] if rng.random() < 0.4 and compatible([first, second]) else [first]
+    return (
+        [first, second] if rng.random() < _SECOND_MOOD and compatible([first, second]) else [first]
+    )
 
 
-def _draw_instruments(rng: np.random.Generator, chances: dict[str, float], voices) -> list[str]:
+def _draw_instruments(rng: np.random.Generator, genre: str) -> list[str]:
+    chances, (man, woman) = PROFILES[genre][2:]
     drawn = [tag for tag, chance in chances.items() if rng.random() < chance]
     if not set(drawn) - set(PERCUSSION):
-        drawn.append(max(chances, key=lambda tag: 0 if tag in PERCUSSION else chances[tag]))
-    if not set(drawn) & set(PERCUSSION) and rng.random() < 0.6:
-        drawn.append("no percussion")
-    man, woman = voices
+        drawn.append(usual_instrument(genre))
+    if not set(drawn) & set(PERCUSSION) and rng.random() < _TOLD_NO_PERCUSSION:
+        drawn.append(NO_PERCUSSION)
     voice = rng.random()
     if voice < man + woman:
         drawn.append(VOICES[0] if voice < man else VOICES[1])
-    elif rng.random() < 0.5:
-        drawn.append("no voices")
+    elif rng.random() < _TOLD_NO_VOICES:
+        drawn.append(NO_VOICES)
     return drawn
+
+
+def is_held_out(tags: dict[str, list[str]]) -> bool:
+    """Tell whether a tag set belongs to the fifth of all sets that no model is trained to play."""
+    flat = sorted(tag for group in tags.values() for tag in group)
+    return sha256("|".join(flat).encode()).digest()[0] % 5 == 0
+
+
+def usual_instrument(genre: str) -> str:
+    """Return the pitched instrument that a genre has most often."""
+    chances = PROFILES[genre][2]
+    return max(chances, key=lambda tag: 0 if tag in PERCUSSION else chances[tag])
+
+
+def log_likelihood(tags: dict[str, list[str]]) -> float:
+    """Return ln of the chance that `sample_tags` draws this set, in nats; -inf if it never does.
+
+    A set without a genre may come from any of them: the chances of all ten are summed.
+
+    Raises:
+        InputError: a tag is not in the grammar's taxonomy.
+    """
+    tags = by_category([tag for group in tags.values() for tag in group])
+    chance = sum(_chance(tags, genre) for genre in PROFILES) / len(PROFILES)
+    return math.log(chance) if chance > 0 else -math.inf
+
+
+def _chance(tags: dict[str, list[str]], genre: str) -> float:
+    """Return the chance of a set when `genre` is played."""
+    tempi, moods, _, _ = PROFILES[genre]
+    named = {
+        "genre": float(tags["genre"] == [genre]),
+        "mood": _mood_chance(set(tags["mood"]), moods),
+        "instrument": _instrument_chance(set(tags["instrument"]), genre),
+        "tempo": sum(
+            weight / sum(tempi)
+            for tag, weight in zip(TAXONOMY["tempo"], tempi, strict=True)
+            if tags["tempo"] == [tag]
+        ),
+    }
+    return math.prod(
+        _ABSENT[category] * (not tags[category]) + (1 - _ABSENT[category]) * named[category]
+        if category in _ABSENT
+        else named[category]
+        for category in named
+    )
+
+
+def _mood_chance(moods: set[str], weights: dict[str, int]) -> float:
+    """Return the chance of one or two moods: the first draw, and the second where it is kept."""
+    total = sum(weights.values())
+    chance = 0.0
+    for first, second in itertools.permutations(weights, 2):
+        both = weights[first] / total * weights[second] / (total - weights[first])
+        kept = _SECOND_MOOD if compatible([first, second]) else 0.0
+        chance += both * (kept * (moods == {first, second}) + (1 - kept) * (moods == {first}))
+    return chance
+
+
+def _instrument_chance(band: set[str], genre: str) -> float:
+    """Return the chance of a band: its players, the tags of what is absent, and its voice."""
+    chances, voices = PROFILES[genre][2:]
+    players = band & set(chances)
+    hits, absent = players & set(PERCUSSION), band & set(NONE_OF)
+    sung = [tag for tag in VOICES if tag in band]
+    if band - players - absent - set(sung) or len(sung) > 1 or (sung and NO_VOICES in absent):
+        return 0.0
+
+    def drawn(tags: set[str]) -> float:
+        return math.prod(c if tag in tags else 1 - c for tag, c in chances.items())
+
+    pitched = players - hits
+    chance = drawn(players) if pitched else 0.0
+    if pitched == {usual_instrument(genre)}:  # it also plays where none was drawn
+        chance += drawn(hits)
+    silent = _TOLD_NO_PERCUSSION if NO_PERCUSSION in absent else 1 - _TOLD_NO_PERCUSSION
+    chance *= float(NO_PERCUSSION not in absent) if hits else silent
+    if sung:
+        return chance * voices[VOICES.index(sung[0])]
+    told = _TOLD_NO_VOICES if NO_VOICES in absent else 1 - _TOLD_NO_VOICES
+    return chance * (1 - sum(voices)) * told
+
+
+def sample_part(rng: np.random.Generator, *, held_out: bool) -> dict[str, list[str]]:
+    """Draw one tag set of the held-out fifth, or of the rest."""
+    while is_held_out(tags := sample_tags(rng)) != held_out:
+        pass
+    return tags
 
 
 def compatible(tags: list[str]) -> bool:
@@ -176,153 +270,3 @@ def by_category(tags: list[str]) -> dict[str, list[str]]:
         if tag not in CATEGORY_OF:
             raise InputError(f"tag '{tag}' is not in the grammar.{nearest(tag, CATEGORY_OF)}")
     return {c: [tag for tag in tags if CATEGORY_OF[tag] == c] for c in TAXONOMY}
-
-
-def write_caption(
-    tags: dict[str, list[str]] | list[str], rng: np.random.Generator, *, style: str
-) -> str:
-    """Write a caption that names tags by their literal words.
-
-    Args:
-        tags: a tag set, by category or flat.
-        rng: generator; each call draws other words, another order and other omissions.
-        style: "concise" (20-40 words, names 98 % of the tags, like a person) or "verbose" (40-70
-            words, names 85 %, like a language model that was not tuned).
-
-    Raises:
-        InputError: a tag or the style is unknown.
-    """
-    if style not in _NAMED:
-        raise InputError(f"style '{style}': one of {', '.join(_NAMED)}.")
-    tags = by_category(
-        [tag for group in tags.values() for tag in group] if isinstance(tags, dict) else tags
-    )
-    named = {c: [tag for tag in group if rng.random() < _NAMED[style]] for c, group in tags.items()}
-    sentences = [_opening(named, rng, style), *_arrangement(named["instrument"], rng, style)]
-    lowest, highest = _WORDS[style]
-    wanted = rng.integers(lowest, lowest + 8)  # most captions end near the short side of the range
-    for closing in rng.permutation(_CLOSINGS[style]):
-        words = len(" ".join(sentences).split())
-        if words >= wanted:
-            break
-        if words + len(closing.split()) <= highest:
-            sentences.append(str(closing))
-    return " ".join(sentences)
-
-
-def _opening(named: dict[str, list[str]], rng: np.random.Generator, style: str) -> str:
-    moods = _listed(rng, named["mood"])
-    genre = " ".join(named["genre"])
-    tempo = " ".join(named["tempo"])
-    noun = str(rng.choice(["piece", "song", "track", "recording"]))
-    what = " ".join(word for word in (moods, genre, noun) if word)
-    if style == "verbose":
-        start = str(rng.choice(["This is", "The audio presents", "What we hear is"]))
-        pace = f" that unfolds at a {tempo}" if tempo else ""
-        return f"{start} {_article(what)} {what}{pace}."
-    if genre and rng.random() < 0.3:
-        mood = f" with {_article(moods)} {moods} feel" if moods else ""
-        pace = f", played at a {tempo}" if tempo else ""
-        return f"This {noun} is {genre}{mood}{pace}."
-    if tempo and rng.random() < 0.4:
-        return f"{_article(what).capitalize()} {what} with a {tempo}."
-    pace = f" at a {tempo}" if tempo else ""
-    return f"{rng.choice(['This is', 'Here is', 'The clip is'])} {_article(what)} {what}{pace}."
-
-
-def _arrangement(instruments: list[str], rng: np.random.Generator, style: str) -> list[str]:
-    absent = [tag for tag in instruments if tag.startswith("no ")]
-    voices = [tag for tag in instruments if tag in VOICES]
-    played = [tag for tag in instruments if tag not in absent and tag not in voices]
-    long = style == "verbose"
-    sentences = []
-    if played:
-        plain = ["It features {}.", "We hear {}.", "The sound is built on {}.", "One can hear {}."]
-        wordy = [
-            "The arrangement is carefully layered around {}, which shape its character throughout.",
-            "The listener will notice the prominent use of {} in the overall soundscape.",
-        ]
-        sentences.append(str(rng.choice(wordy if long else plain)).format(_listed(rng, played)))
-    if voices:
-        plain = ["A {} sings the melody.", "A {} leads.", "On top, a {} is singing."]
-        wordy = ["A {} takes the central role and delivers the melody with conviction."]
-        sentences.append(str(rng.choice(wordy if long else plain)).format(voices[0]))
-    if absent:
-        plain = ["There is {}.", "It has {}.", "The mix has {}."]
-        wordy = ["It is worth noting that there is {} in this performance."]
-        sentences.append(str(rng.choice(wordy if long else plain)).format(_listed(rng, absent)))
-    return sentences
-
-
-def _listed(rng: np.random.Generator, words: list[str]) -> str:
-    words = [str(word) for word in rng.permutation(words)] if words else []
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def _article(words: str) -> str:
-    return "an" if words[0] in "aeiou" else "a"
-
-
-# None of these sentences may contain a tag, not even inside a word: tag recall counts substrings.
-_CLOSINGS = {
-    "concise": [
-        "It could be playing in a small bar.",
-        "This would suit a film scene.",
-        "The recording sounds like home studio work.",
-        "It could be used in an advert.",
-        "The melody is simple and repeats often.",
-        "This may be heard on the radio.",
-        "It would fit a road trip.",
-        "The sound is close and dry.",
-        "It might be background for a video game.",
-        "The audio is clean and in mono.",
-    ],
-    "verbose": [
-        "The production balances every element with care and leaves room for each part.",
-        "Overall, the composition creates an immersive atmosphere that draws the listener in.",
-        "The interplay between the different layers adds depth to the whole experience.",
-        "It would be well suited for a wide range of settings, from films to social gatherings.",
-        "As the music evolves, subtle variations keep the attention of the audience.",
-        "The result is a memorable listening experience that leaves a lasting impression.",
-        "Each section flows naturally into the next and maintains a coherent sense of direction.",
-    ],
-}
-
-
-def corpus(rows: int, seed: int) -> list[dict]:
-    """Make a synthetic MusicCaps: rows of `schemas.CLIPS`; row k is the same for any `rows` > k.
-
-    Each row's aspect list holds its tags and up to two aspects outside the taxonomy, shuffled; one
-    row in ten or so keeps tags of too few categories.
-    """
-    return [_row(k, seeding.item_rng(seed, "synthetic_musiccaps", str(k))) for k in range(rows)]
-
-
-def _row(k: int, rng: np.random.Generator) -> dict:
-    tags = sample_tags(rng)
-    if rng.random() < 0.09:  # a thinly described clip
-        kept = rng.choice(list(TAXONOMY), size=2, replace=False)
-        tags = {category: group if category in kept else [] for category, group in tags.items()}
-    noise = rng.choice(_NOISE, size=rng.integers(0, 3), replace=False)
-    aspects = [tag for group in tags.values() for tag in group] + [str(aspect) for aspect in noise]
-    start = 10 * int(rng.integers(0, 30))
-    return {
-        "ytid": f"syn{k:08d}",
-        "start_s": start,
-        "end_s": start + 10,
-        "audioset_positive_labels": "/m/04rlf",  # AudioSet's class "Music"
-        "aspect_list": [str(aspect) for aspect in rng.permutation(aspects)],
-        "caption": write_caption(tags, rng, style="concise"),
-        "author_id": int(rng.integers(0, 10)),
-        "is_balanced_subset": bool(rng.random() < 0.2),
-        "is_audioset_eval": bool(rng.random() < 0.5),
-    }
-
-
-_NOISE = (
-    "low quality",
-    "mono recording",
-    "amateur performance",
-    "background noise",
-    "live audience",
-)

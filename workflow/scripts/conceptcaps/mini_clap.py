@@ -2,26 +2,28 @@
 
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor
+from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, ClapProcessor, EncodecModel
 
 from conceptcaps import (
     clap,
-    grammar,
-    io,
     mini_codec,
     mini_tokenizer,
     mini_training,
     runlog,
     seeding,
+    wording,
 )
 from conceptcaps.embedders import TEXT_TOKENS, TransformersClap
 
 MEL_BANDS = 64
 HOP = 256  # samples: 4 s at 16 kHz give 251 frames; the model takes up to 256
-EVALUATION_PAIRS = 100
+EVALUATION_PAIRS = 300
+_CODEC_SHARE = 0.5  # of the training clips: heard through the codec
+_LEVELS_DB = 10.0  # a training clip is up to this much louder or softer than it was played
 SPECIAL = {  # RoBERTa's own order of ids: its positions start behind the id of the padding
     "cls_token": "<s>",
     "pad_token": "<pad>",
@@ -30,22 +32,28 @@ SPECIAL = {  # RoBERTa's own order of ids: its positions start behind the id of 
 }
 
 
-def train(*, spec: dict, world: dict, seed: int, output: str | Path) -> None:
+def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str | Path) -> None:
     """Train a small CLAP, through the feature extractor that is saved with it.
 
-    Every step pairs clips with captions written anew, half of them in each style.
+    Every step pairs clips with captions written anew, half of them in each style. Half of the clips
+    are heard through the codec, as recordings are that were compressed, and each at a level of its
+    own. Held-out tag sets are not trained on.
 
     Args:
+        codec: model directory of the codec.
         spec: steps, batch_size, learning_rate, clips (config: mini.clap).
         world: clip_s in seconds, sampling_rate_hz (config: mini).
         seed: global seed.
         output: model directory to write, with the processor and training.json; its auc is the
-            chance that a matched pair scores above a shuffled one, on 100 pairs not trained on.
+            chance that a matched pair scores above a shuffled one, on 300 pairs not trained on.
     """
     started = time.monotonic()
     seeding.seed_everything(seed)
     processor = build_processor(world, seed=seed)
+    audio_encoder = EncodecModel.from_pretrained(codec, dtype=torch.float32).eval()
     tags, waves = mini_codec.synthesise(spec["clips"], world=world, seed=seed)
+    through = round(_CODEC_SHARE * len(waves))
+    waves[:through] = mini_codec.reconstruct(audio_encoder, waves[:through])
     features = _features(processor, waves)
     model = ClapModel(build_config(processor.tokenizer))
     losses = mini_training.fit(
@@ -56,21 +64,24 @@ def train(*, spec: dict, world: dict, seed: int, output: str | Path) -> None:
         steps=spec["steps"],
         learning_rate=spec["learning_rate"],
         what="mini.clap",
+        bfloat16=True,
     )
-    with io.atomic(output) as directory:
-        model.eval().save_pretrained(directory)
-        processor.save_pretrained(directory)
-        record = {
-            "seed": seed,
-            "steps": len(losses),
-            "loss_first": losses[0],
-            "loss_last": losses[-1],
-            "parameters": model.num_parameters(),
-            "auc": evaluate(directory, world=world, seed=seed),
-            "minutes": round((time.monotonic() - started) / 60, 2),
-        }
-        io.write_json(directory / "training.json", record)
-    print(f"mini.clap: {record}")
+    with TemporaryDirectory() as scratch:  # the embedder of the scores reads a directory
+        model.eval().save_pretrained(scratch)
+        processor.save_pretrained(scratch)
+        quality = {"auc": evaluate(scratch, world=world, seed=seed)}
+    mini_training.save(
+        model,
+        processor,
+        output,
+        name="clap",
+        summary="A CLAP of the synthesiser's clips and the grammar's captions",
+        spec=spec,
+        losses=losses,
+        started=started,
+        seed=seed,
+        quality=quality,
+    )
 
 
 def build_processor(world: dict, *, seed: int) -> ClapProcessor:
@@ -94,12 +105,12 @@ def build_processor(world: dict, *, seed: int) -> ClapProcessor:
 
 
 def build_config(tokenizer) -> ClapConfig:
-    """Return the architecture: two towers of 0.25 million weights each, joint width 128."""
+    """Return the architecture: two towers of 0.4 million weights each, joint width 128."""
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 128,
         "intermediate_size": 256,
-        "num_hidden_layers": 1,
+        "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "max_position_embeddings": TEXT_TOKENS + tokenizer.pad_token_id + 1,
         "hidden_dropout_prob": 0.0,
@@ -112,11 +123,11 @@ def build_config(tokenizer) -> ClapConfig:
         "window_size": 4,
         "num_mel_bins": MEL_BANDS,
         "spec_size": 128,
-        "patch_size": 8,
-        "patch_stride": [8, 8],
-        "patch_embeds_hidden_size": 64,
-        "depths": [1, 1],
-        "num_attention_heads": [2, 4],
+        "patch_size": 4,
+        "patch_stride": [4, 4],
+        "patch_embeds_hidden_size": 32,
+        "depths": [1, 1, 2],
+        "num_attention_heads": [2, 4, 8],
         "hidden_size": 128,  # = 64 * 2^(stages - 1)
         "mlp_ratio": 2.0,
         "enable_fusion": False,
@@ -127,10 +138,10 @@ def build_config(tokenizer) -> ClapConfig:
     return ClapConfig(text_config=text, audio_config=audio, projection_dim=128)
 
 
-def evaluate(directory: Path, *, world: dict, seed: int) -> float:
+def evaluate(directory: str | Path, *, world: dict, seed: int) -> float:
     """Return the AUC of matched against shuffled pairs, through the embedder that scores use."""
     fresh = seeding.item_seed(seed, "mini_clap", "evaluation")
-    tags, waves = mini_codec.synthesise(EVALUATION_PAIRS, world=world, seed=fresh)
+    tags, waves = mini_codec.synthesise(EVALUATION_PAIRS, world=world, seed=fresh, held_out=True)
     texts = [
         _caption(played, seeding.item_rng(fresh, "text", str(k))) for k, played in enumerate(tags)
     ]
@@ -157,14 +168,15 @@ def _batch(processor, tags, features, *, step: int, size: int, seed: int) -> dic
     encoded = processor.tokenizer(
         texts, padding=True, truncation=True, max_length=TEXT_TOKENS, return_tensors="pt"
     )
+    levels = torch.from_numpy(rng.uniform(-_LEVELS_DB, _LEVELS_DB, (len(drawn), 1, 1, 1))).float()
     return {
         "input_ids": encoded["input_ids"],
         "attention_mask": encoded["attention_mask"],
-        "input_features": features[drawn],
+        "input_features": features[drawn] + levels,  # in dB
         "is_longer": torch.zeros(len(drawn), 1, dtype=torch.bool),
         "return_loss": True,
     }
 
 
 def _caption(tags: dict[str, list[str]], rng: np.random.Generator) -> str:
-    return grammar.write_caption(tags, rng, style=str(rng.choice(["concise", "verbose"])))
+    return wording.write_caption(tags, rng, style=str(rng.choice(["concise", "verbose"])))

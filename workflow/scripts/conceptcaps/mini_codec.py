@@ -1,5 +1,6 @@
 """The miniature codec: a small EnCodec (Defossez et al. 2022) trained on synthesised clips."""
 
+import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +16,10 @@ from conceptcaps import grammar, mini_training, runlog, seeding, synth
 CODEBOOKS, CODES = 4, 256
 _WINDOWS = ((128, 10), (256, 20), (512, 40), (1024, 80), (2048, 128))  # samples, mel bands
 _CROP_S = 1.0
+_SHORTENED_SHARE = 0.3  # of the clips of a batch: played from fewer codebooks
 _KMEANS_CROPS = 100  # 2,500 latents for 256 codes
 _DECAY = 0.99  # of the codebooks' running means
+_HELD_OUT_CLIPS = 100
 _DEAD = 0.03  # a code chosen less often than this many times a batch is drawn anew
 
 
@@ -59,7 +62,30 @@ def train(*, spec: dict, world: dict, seed: int, output: str | Path) -> None:
         what="mini.codec",
     )
     extractor = EncodecFeatureExtractor(feature_size=1, sampling_rate=rate)
-    mini_training.save(codec, extractor, output, losses=losses, started=started, seed=seed)
+    mini_training.save(
+        codec,
+        extractor,
+        output,
+        name="codec",
+        summary="An EnCodec of the synthesiser's clips: 4 codebooks of 256 codes at 25 Hz",
+        spec=spec,
+        losses=losses,
+        started=started,
+        seed=seed,
+        quality=_measure(trainer.eval(), world=world, seed=seed),
+    )
+
+
+def _measure(trainer: "Trainer", *, world: dict, seed: int) -> dict[str, float]:
+    """Compare held-out clips with their reconstructions."""
+    fresh = seeding.item_seed(seed, "mini_codec", "evaluation")
+    _, waves = synthesise(_HELD_OUT_CLIPS, world=world, seed=fresh, held_out=True)
+    played = reconstruct(trainer.codec, waves)
+    rms = [wave.square().mean().sqrt().item() for wave in (played, waves)]
+    return {
+        "heldout_mel_distance": trainer.distance(played, waves).item(),
+        "heldout_level_db": 20 * math.log10(rms[0] / rms[1]),
+    }
 
 
 def build_config(sampling_rate_hz: int) -> EncodecConfig:
@@ -81,10 +107,18 @@ def build_config(sampling_rate_hz: int) -> EncodecConfig:
     )
 
 
-def synthesise(count: int, *, world: dict, seed: int) -> tuple[list[dict], torch.Tensor]:
-    """Draw tag sets and play them: (tags by category, waves [count, T] float32 in [-1, 1])."""
+def synthesise(
+    count: int, *, world: dict, seed: int, held_out: bool = False
+) -> tuple[list[dict], torch.Tensor]:
+    """Draw tag sets and play them: (tags by category, waves [count, T] float32 in [-1, 1]).
+
+    All sets are held out (`grammar.is_held_out`), or, to train on, none is.
+    """
     names = [str(k) for k in range(count)]
-    tags = [grammar.sample_tags(seeding.item_rng(seed, "mini_tags", name)) for name in names]
+    tags = [
+        grammar.sample_part(seeding.item_rng(seed, "mini_tags", name), held_out=held_out)
+        for name in names
+    ]
     waves = [
         synth.render(
             played,
@@ -97,6 +131,14 @@ def synthesise(count: int, *, world: dict, seed: int) -> tuple[list[dict], torch
         )
     ]
     return tags, torch.from_numpy(np.stack(waves))
+
+
+@torch.inference_mode()
+def reconstruct(codec: EncodecModel, waves: torch.Tensor) -> torch.Tensor:
+    """Play waves [N, T] through the codec's tokens: the same shape."""
+    batches = runlog.progress(waves[:, None].split(4), what="reconstructed")
+    played = torch.cat([codec(batch).audio_values for batch in batches])
+    return played[:, 0, : waves.shape[1]]
 
 
 @torch.no_grad()
@@ -192,11 +234,19 @@ class Trainer(nn.Module):
 
     @torch.no_grad()
     def _quantise(self, latent: torch.Tensor) -> torch.Tensor:
-        """Return the sums of nearest codes [B, D, frames]; move each code to what chose it."""
+        """Return the sums of nearest codes [B, D, frames]; move each code to what chose it.
+
+        Some sums leave the last codes out, so that the first codebooks say as much as they can.
+        """
         batch, _, frames = latent.shape
         flat = latent.transpose(1, 2).flatten(0, 1)  # (N, D)
-        residual = flat
-        for layer in self.codec.quantizer.layers:
+        residual, summed = flat, torch.zeros_like(flat)
+        kept = torch.where(
+            torch.rand(batch, 1) < _SHORTENED_SHARE,
+            torch.randint(1, CODEBOOKS, (batch, 1)),
+            CODEBOOKS,
+        ).repeat_interleave(frames, 0)  # codebooks in a clip's sums, (N, 1)
+        for k, layer in enumerate(self.codec.quantizer.layers):
             book = layer.codebook
             indices = book.quantize(residual)
             nearest = book.decode(indices)
@@ -210,5 +260,6 @@ class Trainer(nn.Module):
                 book.embed[dead] = drawn
                 book.embed_avg[dead] = drawn
                 book.cluster_size[dead] = 1.0
+            summed += nearest * (k < kept)
             residual = residual - nearest
-        return (flat - residual).view(batch, frames, -1).transpose(1, 2)
+        return summed.view(batch, frames, -1).transpose(1, 2)

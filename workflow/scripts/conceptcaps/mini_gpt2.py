@@ -32,7 +32,19 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
         learning_rate=spec["learning_rate"],
         what="mini.gpt2",
     )
-    mini_training.save(model, tokenizer, output, losses=losses, started=started, seed=seed)
+    unseen = _batch(tokenizer, step="held-out", size=mini_training.HELDOUT, seed=seed)
+    mini_training.save(
+        model,
+        tokenizer,
+        output,
+        name="gpt2",
+        summary="A GPT-2 that reads captions for MAUVE",
+        spec=spec,
+        losses=losses,
+        started=started,
+        seed=seed,
+        quality={"heldout_loss": mini_training.heldout_loss(model, unseen)},
+    )
 
 
 def build_tokenizer(*, seed: int) -> PreTrainedTokenizerFast:
@@ -63,7 +75,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> GPT2Config:
     )
 
 
-def _batch(tokenizer, *, step: int, size: int, seed: int) -> dict[str, torch.Tensor]:
+def _batch(tokenizer, *, step: int | str, size: int, seed: int) -> dict[str, torch.Tensor]:
     """Return ids, mask and labels [B, T]; every caption ends with the end-of-text token."""
     texts = mini_training.captions(size, seed=seed, stage=f"mini_gpt2/{step}")
     batch = tokenizer([text + END for text in texts], padding=True, return_tensors="pt")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from conceptcaps import chatmodel, grammar, mini_tokenizer, mini_training, seeding
+from conceptcaps import chatmodel, grammar, mini_tokenizer, mini_training, seeding, wording
 
 PROMPTS = Path("resources/prompts/caption.yaml")
 CHAT_TEMPLATE = (
@@ -42,8 +42,21 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
         steps=spec["steps"],
         learning_rate=spec["learning_rate"],
         what="mini.llama",
+        bfloat16=True,
     )
-    mini_training.save(model, tokenizer, output, losses=losses, started=started, seed=seed)
+    unseen = _batch(tokenizer, prompts, step="held-out", size=mini_training.HELDOUT, seed=seed)
+    mini_training.save(
+        model,
+        tokenizer,
+        output,
+        name="llama",
+        summary="A Llama that answers chat prompts with wordy captions of their tags",
+        spec=spec,
+        losses=losses,
+        started=started,
+        seed=seed,
+        quality={"heldout_loss": mini_training.heldout_loss(model, unseen)},
+    )
 
 
 def build_tokenizer(prompts: dict[str, str], *, seed: int) -> PreTrainedTokenizerFast:
@@ -64,11 +77,11 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     """Return the architecture for a tokenizer."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=3,
         max_position_embeddings=tokenizer.model_max_length,
         tie_word_embeddings=True,
         initializer_range=0.05,
@@ -84,15 +97,15 @@ def _chat(prompts: dict[str, str], rng) -> list[dict[str, str]]:
     tags = [str(tag) for tag in rng.permutation(tags)]
     kind = rng.random()
     if kind < PLAIN_SHARE:
-        caption = grammar.write_caption(tags, rng, style="concise")
+        caption = wording.write_caption(tags, rng, style="concise")
         return [{"role": "assistant", "content": caption}]
     untagged = kind < PLAIN_SHARE + UNTAGGED_SHARE * (1 - PLAIN_SHARE)
-    caption = grammar.write_caption(tags, rng, style="verbose")
+    caption = wording.write_caption(tags, rng, style="verbose")
     asked = chatmodel.messages(prompts, None if untagged else tags)
     return [*asked, {"role": "assistant", "content": caption}]
 
 
-def _batch(tokenizer, prompts, *, step: int, size: int, seed: int) -> dict[str, torch.Tensor]:
+def _batch(tokenizer, prompts, *, step: int | str, size: int, seed: int) -> dict[str, torch.Tensor]:
     """Return ids, mask and labels [B, T]; only the captions and their ends have labels."""
     rows = []
     for k in range(size):

@@ -18,10 +18,13 @@ from transformers import (
     T5EncoderModel,
 )
 
-from conceptcaps import grammar, mini_codec, mini_tokenizer, mini_training, runlog, seeding
+from conceptcaps import grammar, mini_codec, mini_tokenizer, mini_training, runlog, seeding, wording
 
 _UNCAPTIONED_SHARE = 0.1  # of the training clips: what guidance compares with
 _VERBOSE_SHARE = 0.25  # of the captions: the arms write in both styles
+_TAG_STEPS, _TAG_RATE = 300, 4e-3  # steps and learning rate of the text encoder's first training
+_HELD_OUT_CLIPS = 100
+_WEIGHTS = (0.4, 0.25, 0.2, 0.15)  # of the codebooks in the loss: the first carries the music
 
 
 def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str | Path) -> None:
@@ -39,7 +42,7 @@ def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str 
     """
     started = time.monotonic()
     seeding.seed_everything(seed)
-    audio_encoder = EncodecModel.from_pretrained(codec).eval()
+    audio_encoder = EncodecModel.from_pretrained(codec, dtype=torch.float32).eval()
     tags, waves = mini_codec.synthesise(spec["clips"], world=world, seed=seed)
     codes = encode(audio_encoder, waves)
     tokenizer = build_tokenizer(seed)
@@ -56,24 +59,50 @@ def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str 
         return {
             "input_ids": text.input_ids,
             "attention_mask": text.attention_mask * kept,
-            "labels": delay(codes[rows], pad=model.config.decoder.pad_token_id),
-            "use_cache": False,
+            "codes": codes[rows],
         }
 
     losses = mini_training.fit(
-        model,
+        Trainer(model),
         batch_of,
         steps=spec["steps"],
         learning_rate=spec["learning_rate"],
         what="mini.musicgen",
+        bfloat16=True,
     )
     processor = MusicgenProcessor(EncodecFeatureExtractor.from_pretrained(codec), tokenizer)
-    mini_training.save(model, processor, output, losses=losses, started=started, seed=seed)
+    mini_training.save(
+        model,
+        processor,
+        output,
+        name="musicgen",
+        summary="A MusicGen of the synthesiser's clips, with a T5 text encoder and the codec",
+        spec=spec,
+        losses=losses,
+        started=started,
+        seed=seed,
+        quality=_measure(model.eval(), tokenizer, world=world, seed=seed),
+    )
+
+
+@torch.no_grad()
+def _measure(
+    model: MusicgenForConditionalGeneration, tokenizer, *, world: dict, seed: int
+) -> dict[str, float]:
+    """Return each codebook's cross-entropy on held-out clips with concise captions, in nats."""
+    fresh = seeding.item_seed(seed, "mini_musicgen", "evaluation")
+    tags, waves = mini_codec.synthesise(_HELD_OUT_CLIPS, world=world, seed=fresh, held_out=True)
+    rng = seeding.item_rng(fresh, "captions", "")
+    captions = [wording.write_caption(played, rng, style="concise") for played in tags]
+    codes = encode(model.audio_encoder, waves)
+    text = tokenizer(captions, padding=True, return_tensors="pt")
+    each = Trainer(model)(codes, input_ids=text.input_ids, attention_mask=text.attention_mask)
+    return {f"heldout_loss_{k + 1}": loss.item() for k, loss in enumerate(each.codebooks)}
 
 
 def _caption(tags: dict[str, list[str]], rng) -> str:
     style = "verbose" if rng.random() < _VERBOSE_SHARE else "concise"
-    return grammar.write_caption(tags, rng, style=style)
+    return wording.write_caption(tags, rng, style=style)
 
 
 class TagReader(nn.Module):
@@ -112,8 +141,8 @@ def teach_tags(
     return mini_training.fit(
         TagReader(encoder),
         batch_of,
-        steps=spec["steps"],
-        learning_rate=spec["learning_rate"],
+        steps=_TAG_STEPS,
+        learning_rate=_TAG_RATE,
         what="mini.musicgen tags",
     )
 
@@ -127,17 +156,34 @@ def encode(codec: EncodecModel, waves: torch.Tensor) -> torch.Tensor:
     )
 
 
-def delay(codes: torch.Tensor, *, pad: int) -> torch.Tensor:
-    """Lay codes [B, K, frames] out as labels [B, frames + K - 1, K]: codebook k comes k steps late.
+class Trainer(nn.Module):
+    """A MusicGen with its loss; Transformers leaves the delays between codebooks to the caller."""
 
-    Transformers' loss shifts the labels into the decoder's input and skips the pads, but leaves the
-    delays to the caller.
-    """
+    def __init__(self, model: MusicgenForConditionalGeneration):
+        """Wrap a model."""
+        super().__init__()
+        self.model = model
+
+    def forward(self, codes: torch.Tensor, **text: torch.Tensor) -> SimpleNamespace:
+        """Return the loss of codes [B, K, frames], and each codebook's own, [K], in nats."""
+        pad = self.model.config.decoder.pad_token_id
+        labels = delay(codes, pad=pad)  # (B, K, L)
+        inputs = nn.functional.pad(labels, (1, -1), value=pad).flatten(0, 1)
+        logits = self.model(**text, decoder_input_ids=inputs, use_cache=False).logits.float()
+        each = nn.functional.cross_entropy(
+            logits.transpose(1, 2), labels.flatten(0, 1), ignore_index=pad, reduction="none"
+        )
+        each = each.view_as(labels).sum((0, 2)) / (labels != pad).sum((0, 2))
+        return SimpleNamespace(loss=each @ each.new_tensor(_WEIGHTS), codebooks=each.detach())
+
+
+def delay(codes: torch.Tensor, *, pad: int) -> torch.Tensor:
+    """Lay codes [B, K, frames] out as [B, K, frames + K - 1]: codebook k comes k steps late."""
     batch, codebooks, frames = codes.shape
-    labels = codes.new_full((batch, frames + codebooks - 1, codebooks), pad)
+    late = codes.new_full((batch, codebooks, frames + codebooks - 1), pad)
     for k in range(codebooks):
-        labels[:, k : k + frames, k] = codes[:, k]
-    return labels
+        late[:, k, k : k + frames] = codes[:, k]
+    return late
 
 
 def build_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -158,9 +204,9 @@ def build_model(
     """Join a new text encoder and decoder to the codec; generates `frames` frames by default."""
     text = T5Config(
         vocab_size=len(tokenizer),
-        d_model=96,
-        d_kv=24,
-        d_ff=192,
+        d_model=128,
+        d_kv=32,
+        d_ff=256,
         num_layers=2,
         num_heads=4,
         dropout_rate=0.0,
@@ -171,11 +217,11 @@ def build_model(
     decoder = MusicgenDecoderConfig(
         vocab_size=start,
         num_codebooks=audio_encoder.config.num_quantizers,
-        hidden_size=128,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        ffn_dim=512,
-        dropout=0.0,
+        hidden_size=192,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        ffn_dim=768,
+        dropout=0.05,
         pad_token_id=start,
         bos_token_id=start,
         decoder_start_token_id=start,
@@ -184,6 +230,10 @@ def build_model(
         text_encoder=T5EncoderModel(text),
         audio_encoder=audio_encoder,
         decoder=MusicgenForCausalLM(decoder),
+    )
+    # Else there is none, and the decoder sees the future.
+    model.set_attn_implementation(
+        {"text_encoder": "eager", "audio_encoder": "eager", "decoder": "sdpa"}
     )
     model.freeze_audio_encoder()
     model.generation_config.update(

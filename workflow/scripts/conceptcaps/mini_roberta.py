@@ -41,7 +41,19 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
         learning_rate=spec["learning_rate"],
         what="mini.roberta",
     )
-    mini_training.save(model, tokenizer, output, losses=losses, started=started, seed=seed)
+    unseen = _batch(tokenizer, step="held-out", size=mini_training.HELDOUT, seed=seed)
+    mini_training.save(
+        model,
+        tokenizer,
+        output,
+        name="roberta",
+        summary="A RoBERTa that reads captions for BERTScore",
+        spec=spec,
+        losses=losses,
+        started=started,
+        seed=seed,
+        quality={"heldout_masked_loss": mini_training.heldout_loss(model, unseen)},
+    )
 
 
 def build_tokenizer(*, seed: int) -> PreTrainedTokenizerFast:
@@ -71,7 +83,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> RobertaConfig:
     )
 
 
-def _batch(tokenizer, *, step: int, size: int, seed: int) -> dict[str, torch.Tensor]:
+def _batch(tokenizer, *, step: int | str, size: int, seed: int) -> dict[str, torch.Tensor]:
     """Return ids with masks in them, attention mask and labels of the masked tokens, all [B, T]."""
     texts = mini_training.captions(size, seed=seed, stage=f"mini_roberta/{step}")
     batch = tokenizer(

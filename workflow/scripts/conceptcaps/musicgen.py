@@ -42,6 +42,7 @@ class Spec:
     temperature: float  # >= 0; 0 is greedy
     top_k: int  # most probable tokens kept; 0 keeps all
     batch_size: int  # clips generated together
+    level_dbfs: float | None  # RMS of every clip, dB re full scale; None leaves it as generated
     peak_dbfs: float  # dB re full scale; louder clips are turned down to it
     silence_dbfs: float  # dB re full scale; clips whose RMS is below are lost items
     min_yield: float  # share of items in [0, 1] that must not be lost
@@ -276,7 +277,9 @@ def _encode(wave: np.ndarray, finite: bool, generator: Generator) -> dict:
     if level < generator.spec.silence_dbfs:
         return {"status": "silent", "reason": f"RMS {level:.1f} dBFS"}
     rate = generator.sampling_rate_hz
-    data, gain_db = clips.encode_flac(wave, rate, peak=10 ** (generator.spec.peak_dbfs / 20))
+    spec = generator.spec
+    rms = None if spec.level_dbfs is None else 10 ** (spec.level_dbfs / 20)
+    data, gain_db = clips.encode_flac(wave, rate, peak=10 ** (spec.peak_dbfs / 20), rms=rms)
     return {
         "audio": {"bytes": data, "path": None},
         "sampling_rate": rate,

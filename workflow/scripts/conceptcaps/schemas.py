@@ -87,6 +87,13 @@ REAL_AUDIO = pa.schema(
     ]
 )
 GENRE_CLIPS = REAL_AUDIO.append(pa.field("genre", pa.string()))
+MINIATURE = REAL_AUDIO
+for _field in (
+    ("kind", pa.string()),
+    ("aspect_list", pa.list_(pa.string())),
+    ("caption", pa.string()),
+):
+    MINIATURE = MINIATURE.append(pa.field(*_field))
 CLAP = pa.schema(
     [
         ("id", pa.string()),

@@ -1,5 +1,6 @@
 """The dataset's tag sets: distinct samples of the VAE that cover enough categories."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from conceptcaps.io import write_table
 from conceptcaps.runlog import progress
 from conceptcaps.schemas import CATEGORIES, TAGS, TAGS_OF
 from conceptcaps.seeding import item_seed
-from conceptcaps.taxonomy import by_category
+from conceptcaps.taxonomy import by_category, load_exclusive
 
 BATCH = 1024  # candidates decoded together; fixed, so that results do not depend on it
 
@@ -29,36 +30,41 @@ class Spec:
 
 
 def sample(
-    *, model: str | Path, config: str | Path, spec: Spec, seed: int, output: str | Path
+    *,
+    model: str | Path,
+    config: str | Path,
+    taxonomy_file: str | Path,
+    spec: Spec,
+    seed: int,
+    output: str | Path,
 ) -> None:
     """Write `spec.items` distinct tag sets (`schemas.TAGS`), in the order of their candidates.
 
     Candidate k depends on (seed, k) alone, so asking for more items keeps the earlier ones. A set's
-    id is a hash of its tags: ids are unique because sets are.
+    id is a hash of its tags: ids are unique because sets are. `rejection` says which candidates are
+    left out.
 
     Raises:
         InputError: the budget of candidates is spent (the model has collapsed).
     """
     accepted, tried = [], 0
-    reasons = {"too few categories": 0, "too many tags": 0, "seen before": 0}
+    reasons = Counter()
     seen = set()
+    groups = load_exclusive(taxonomy_file)
     candidates = _candidates(model, config, spec, seed)
     for _ in progress(range(spec.items), what="tag sets"):
         for tags, categories, candidate_seed in candidates:
             tried += 1
             set_id = tag_set_id(tags)
-            covered = sum(bool(categories[category]) for category in CATEGORIES)
-            if covered < spec.min_categories:
-                reasons["too few categories"] += 1
-            elif len(tags) > spec.max_tags:
-                reasons["too many tags"] += 1
-            elif set_id in seen:
-                reasons["seen before"] += 1
-            else:
+            reason = rejection(categories, spec, groups)
+            if reason is None and set_id in seen:
+                reason = "seen before"
+            if reason is None:
                 seen.add(set_id)
                 accepted.append(_row(set_id, tags, categories, candidate_seed))
                 break
-    rejected = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+            reasons[reason] += 1
+    rejected = ", ".join(f"{count} {reason}" for reason, count in reasons.items()) or "none"
     if len(accepted) < spec.items:
         raise InputError(
             f"tags.items: only {len(accepted)} of {spec.items} distinct tag sets after {tried} "
@@ -67,6 +73,21 @@ def sample(
         )
     print(f"accepted {len(accepted)} of {tried} candidates (rejected: {rejected})")
     write_table(output, accepted, TAGS)
+
+
+def rejection(categories: dict[str, list[str]], spec: Spec, groups: list[list[str]]) -> str | None:
+    """Return why a tag set, {category: tags}, is no sample of the dataset; None if it may be one.
+
+    `groups`: no two tags of one may meet (`taxonomy.load_exclusive`).
+    """
+    tags = {tag for group in categories.values() for tag in group}
+    if sum(map(bool, categories.values())) < spec.min_categories:
+        return "too few categories"
+    if len(tags) > spec.max_tags:
+        return "too many tags"
+    if any(len(tags.intersection(group)) > 1 for group in groups):
+        return "tags that exclude each other"
+    return None
 
 
 def _candidates(model, config, spec: Spec, seed: int) -> Iterator[tuple[list[str], dict, int]]:
