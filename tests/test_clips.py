@@ -13,6 +13,13 @@ RATE = 16000
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)
 
 
+def test_level_is_set_but_the_peak_is_kept():
+    for rms, peak in ((0.1, 0.9), (0.02, 0.9), (0.9, 0.5)):
+        wave, _ = clips.decode(clips.encode_flac(TONE, RATE, peak=peak, rms=rms)[0])
+        assert np.abs(wave).max() <= peak + 1e-3
+        assert np.sqrt(np.mean(wave**2)) == pytest.approx(min(rms, peak / np.sqrt(2)), rel=0.01)
+
+
 def test_a_quiet_wave_keeps_its_level_to_half_a_step():
     data, gain_db = clips.encode_flac(TONE, RATE, peak=0.9)
     wave, rate = clips.decode(data)

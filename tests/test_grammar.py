@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from conceptcaps import grammar, wording
-from conceptcaps.taxonomy import load_exclusive
 from conceptcaps.errors import InputError
 from conceptcaps.schemas import CATEGORIES, CLIPS
+from conceptcaps.taxonomy import load_exclusive
 
 ROOT = Path(__file__).resolve().parent.parent
 MANY = 2000
@@ -79,9 +79,9 @@ def test_log_likelihood_matches_the_frequencies_of_draws():
 
 
 def test_chances_of_all_classical_sets_sum_to_the_genres():
-    tempi, moods, players, voices = grammar.PROFILES["classical"]
+    _, moods, players, _ = grammar.PROFILES["classical"]
     of_moods = [[], *([mood] for mood in moods), *itertools.combinations(moods, 2)]
-    extras = [tag for tag in (*players, *grammar.NONE_OF, *grammar.VOICES)]
+    extras = [*players, *grammar.NONE_OF, *grammar.VOICES]
     bands = [
         band for size in range(len(extras) + 1) for band in itertools.combinations(extras, size)
     ]

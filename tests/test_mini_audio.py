@@ -61,7 +61,7 @@ def test_default_initialisation_loses_the_signal_and_rescaling_keeps_it():
     assert played.std() == pytest.approx(0.1, abs=0.002)
 
 
-def test_quantiser_returns_the_codes_it_would_encode_to():
+def test_quantiser_returns_the_codes_it_would_encode_to(monkeypatch):
     torch.manual_seed(0)
     model = EncodecModel(mini_codec.build_config(16000)).eval()
     _, waves = mini_codec.synthesise(16, world=WORLD, seed=2)
@@ -71,6 +71,7 @@ def test_quantiser_returns_the_codes_it_would_encode_to():
     with torch.no_grad():
         latent = model.encoder(waves[:, None])
         expected = model.quantizer.decode(model.quantizer.encode(latent, 0.8))
+        monkeypatch.setattr(mini_codec, "_SHORTENED_SHARE", 0.0)
         torch.testing.assert_close(trainer._quantise(latent), expected, atol=1e-4, rtol=1e-4)
     assert (latent - expected).var() < 0.2 * latent.var()  # k-means explains the latents
 
@@ -85,8 +86,21 @@ def test_distance_is_zero_for_equal_waves_and_grows_with_noise():
 
 def test_delay_lays_codebook_k_k_steps_late():
     codes = torch.arange(8).view(1, 2, 4)
-    expected = torch.tensor([[[0, 9], [1, 4], [2, 5], [3, 6], [9, 7]]])
+    expected = torch.tensor([[[0, 1, 2, 3, 9], [9, 4, 5, 6, 7]]])
     assert torch.equal(mini_musicgen.delay(codes, pad=9), expected)
+
+
+def test_decoder_sees_nothing_of_the_future(codec):
+    torch.manual_seed(0)
+    tokenizer = mini_musicgen.build_tokenizer(0)
+    audio_encoder = EncodecModel.from_pretrained(codec, dtype=torch.float32)
+    model = mini_musicgen.build_model(audio_encoder, tokenizer, frames=25).eval()
+    text = tokenizer(["a slow tempo"], return_tensors="pt")
+    codes = torch.randint(0, 256, (4, 20))
+    other = torch.cat([codes[:, :12], torch.randint(0, 256, (4, 8))], dim=1)
+    with torch.no_grad():
+        a, b = (model(**text, decoder_input_ids=c, use_cache=False).logits for c in (codes, other))
+    assert torch.equal(a[:, :12], b[:, :12]) and not torch.equal(a[:, 12:], b[:, 12:])
 
 
 def test_text_encoder_learns_to_name_tags(codec):
@@ -95,7 +109,7 @@ def test_text_encoder_learns_to_name_tags(codec):
     model = mini_musicgen.build_model(
         EncodecModel.from_pretrained(codec, dtype=torch.float32), tokenizer, frames=25
     )
-    spec = {"steps": 150, "batch_size": 8, "learning_rate": 4e-3}
+    spec = {"batch_size": 8}
     losses = mini_musicgen.teach_tags(model.text_encoder, tokenizer, spec=spec, seed=0)
     assert np.mean(losses[-20:]) < 0.37  # a reader that sees no captions can reach 0.40
 

@@ -5,7 +5,7 @@ import tiny_models
 import torch
 from transformers import AutoModel, AutoTokenizer, RobertaTokenizer
 
-from conceptcaps import grammar, io, schemas, textmetrics, textmodels
+from conceptcaps import grammar, io, schemas, textmetrics, textmodels, wording
 from conceptcaps.errors import InputError
 
 RNG = np.random.default_rng(7)

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -62,9 +63,12 @@ def fit(directory, spec, sampling=SAMPLING):
     return files
 
 
-def sample(files, output, **changes):
+def sample(files, output, groups="[]", **changes):
     spec = tagsets.Spec(items=100, min_categories=3, max_tags=6, max_candidates_per_item=50)
+    taxonomy = output.with_suffix(".yaml")
+    taxonomy.write_text(json.dumps(CATEGORIES | {"exclusive": json.loads(groups)}))
     tagsets.sample(
+        taxonomy_file=taxonomy,
         model=files["model"],
         config=files["config"],
         spec=dataclasses.replace(spec, **changes),
@@ -98,6 +102,15 @@ def test_samples_are_distinct_and_obey_the_limits(fitted):
         assert sum(bool(part) for part in parts) >= 3
         assert len(row["aspect_list"]) <= 6
         assert sorted(t for part in parts for t in part) == row["aspect_list"]
+
+
+def test_exclusive_tags_never_meet_in_a_sample(fitted):
+    directory, files = fitted
+    free = sample(files, directory / "free.parquet")
+    held = sample(files, directory / "held.parquet", groups='[["i0", "i1"], ["i2", "i3"]]')
+    meets = [{"i0", "i1"} <= set(row["aspect_list"]) for row in free]
+    assert any(meets)
+    assert not any({"i0", "i1"} <= set(row["aspect_list"]) for row in held)
 
 
 def test_asking_for_more_keeps_the_earlier_ones(fitted):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from conceptcaps import mini_checks
 from conceptcaps.io import read_json, read_table
 
 FIGURES = (  # (file, metric, what it is)
@@ -55,6 +56,8 @@ def headline(results: Path) -> str:
         rows = [row for row in tcav if row["control"] == control]
         found = sum(row["significant"] for row in rows)
         lines.append(f"{what:<58} {found:8d} of {len(rows)}")
+    if (results / "checks.json").is_file():
+        lines += ["", mini_checks.summary(read_json(results / "checks.json"))]
     lines += ["", "arms: conceptcaps = fine-tuned, base = not tuned, zero_shot = no tags given;"]
     lines += ["floors and ceilings: human, pasted_tags, shuffled = a human caption of other tags."]
     return "\n".join(lines)

@@ -237,8 +237,8 @@ def measure_tags(
 ) -> None:
     """Compare accepted samples of the tag model with the grammar's own; write metrics.
 
-    Both sides keep what `tagsets.rejection` lets pass. tags_marginal_mae: mean absolute difference of
-    the tags' shares; tags_cooccurrence_cosine; tags_exclusive_pairs: sets that hold two tags of one
+    Both sides keep what `tagsets.rejection` lets pass. tags_marginal_mae: mean absolute difference
+    of the tags' shares; tags_cooccurrence_cosine; tags_exclusive_pairs: sets with two tags of one
     group; tags_possible: share of sets that the grammar can draw; tags_log_likelihood: mean of
     theirs under the grammar, in nats, and grammar_log_likelihood that of its own sets.
 

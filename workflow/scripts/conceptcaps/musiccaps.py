@@ -34,7 +34,7 @@ def retrieve(source: Source, *, seed: int, output: str | Path) -> None:
         InputError: the source cannot be had, its checksum differs, or it is not such a table.
     """
     if source.kind == "synthetic":
-        from conceptcaps.grammar import corpus  # the miniature world, else not needed
+        from conceptcaps.wording import corpus  # the miniature world, else not needed
 
         write_table(output, corpus(source.rows, seed), CLIPS)
         return

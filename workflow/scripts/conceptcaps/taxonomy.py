@@ -72,8 +72,8 @@ def load_exclusive(path: str | Path) -> list[list[str]]:
                 )
         if len(group) < 2 or len(set(group)) < len(group):
             raise InputError(
-                f"{path}: '{EXCLUSIVE}' has the group {group}; a group needs two or more tags, each "
-                "once."
+                f"{path}: '{EXCLUSIVE}' has the group {group}; a group needs two or more tags, "
+                "each once."
             )
     return named
 
