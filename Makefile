@@ -1,7 +1,7 @@
 # make demo     the miniature: a small dataset in results/mini, ten minutes on two cores
 # make test     the whole test suite
 # make install  only the environment, .venv
-# make models   train the miniature's models anew, into results/mini/models (hours)
+# make models   train the miniature's models anew, into results/mini/models (two hours)
 # make real MUSICCAPS=musiccaps-public.csv     the real table through the miniature's models
 # make format | lint | clean
 

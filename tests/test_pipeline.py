@@ -123,15 +123,42 @@ def metric(mini, file, name, arm=None):
     return next(m["value"] for m in metrics if m["name"] == name)
 
 
+# What the miniature has not reached, or not on every machine: README, "What has been run".
+WEAK = {
+    "fad_generated_beyond_codec",
+    "tcav_classical_strings_or_piano",
+    "tcav_genres_slow_against_fast",
+}
+
+
+def test_the_planted_truth_is_found(mini):
+    checks = {check["name"]: check for check in read_json(mini.results / "checks.json")}
+    assert len(checks) == 26
+    missed = {name for name, check in checks.items() if not check["holds"]}
+    assert missed <= WEAK, missed
+    # Margins beyond the bounds: other machines round differently.
+    assert checks["generated_tempo_accuracy"]["value"] > 0.9
+    assert checks["generated_genre_accuracy"]["value"] > 0.8
+    assert checks["generated_fast_slow_auc"]["value"] > 0.97
+    assert checks["generated_clap_auc"]["value"] > 0.94
+    assert "of 26 hold" in headline(mini.results)
+    page = (mini.results / "miniature/page.html").read_text()
+    assert page.count("<audio") == 36
+
+
 def test_figures_point_the_right_way(mini):
-    """Small models, so wide margins: a broken stage fails, a weak one does not."""
+    """Wide margins: a broken stage fails, a weak one does not."""
     assert metric(mini, "vae/metrics.json", "prior_cooccurrence_cosine") > 0.7
     assert metric(mini, "captioner/metrics.json", "adapter_logit_difference") > 1e-3
     recall = [
         metric(mini, "scores/text.json", "tag_recall", arm) for arm in ("conceptcaps", "zero_shot")
     ]
     assert recall[0] > 0.5 and recall[0] > recall[1] + 0.2
-    assert metric(mini, "gtzan/metrics.json", "clip_accuracy") > 0.3
+    scores = [
+        metric(mini, "scores/clap.json", name, "conceptcaps")
+        for name in ("clap_score", "clap_shuffled")
+    ]
+    assert scores[0] > scores[1] + 0.4
     controls = read_rows(mini.results / "tcav/scores.parquet", ["control", "significant"])
     planted = [row["significant"] for row in controls if row["control"] == "planted"]
     assert planted and all(planted)
