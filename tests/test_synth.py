@@ -1,5 +1,7 @@
 """The synthesiser: what a tag says is what is heard."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -147,3 +149,26 @@ def test_unknown_tags_are_refused():
 
 def test_no_tags_at_all_still_make_music():
     assert np.abs(synth.render({}, seed=0, duration_s=1.0, sampling_rate_hz=RATE)).max() > 0.1
+
+
+def test_the_vocal_band_is_silent_without_voices():
+    def formants(*tags):
+        power = np.abs(np.fft.rfft(play(["blues", "medium tempo", "bass", *tags], seed=3))) ** 2
+        frequency = np.fft.rfftfreq(4 * RATE, 1 / RATE)
+        return power[(frequency > 600) & (frequency < 3000)].sum() / power.sum()
+
+    silent = formants("no voices")
+    assert silent < 0.01
+    assert min(formants("deep male voice"), formants("bright female voice")) > 5 * silent
+
+
+def test_a_core_plays_a_hundred_clips_a_second():
+    rng = np.random.default_rng(0)
+    sets = [grammar.sample_tags(rng) for _ in range(150)]
+    rates = []
+    for start in range(0, 150, 50):
+        begun = time.process_time()  # not the clock on the wall: machines are shared
+        for k in range(start, start + 50):
+            synth.render(sets[k], seed=k, duration_s=4.0, sampling_rate_hz=RATE)
+        rates.append(50 / (time.process_time() - begun))
+    assert max(rates) > 100, rates
