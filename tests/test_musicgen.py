@@ -147,7 +147,13 @@ def level_dbfs(data):
     return float(10 * np.log10(np.mean(wave**2.0)))
 
 
+def test_every_clip_has_the_level_asked_for(tmp_path, spec):
+    levels = [level_dbfs(data) for data in audio_of(play(tmp_path, spec)[0]).values()]
+    assert np.allclose(levels, spec.level_dbfs, atol=0.1)
+
+
 def test_silent_clips_are_lost_items(tmp_path, spec):
+    spec = replace(spec, level_dbfs=None)  # levels as generated
     levels = {id_: level_dbfs(data) for id_, data in audio_of(play(tmp_path, spec)[0]).items()}
     threshold = sorted(levels.values())[1:3]  # between the second and third quietest
     output, ledger = play(tmp_path, replace(spec, silence_dbfs=sum(threshold) / 2), name="silence")
