@@ -219,7 +219,7 @@ def test_the_first_look_of_the_readme_works(mini):
 
 
 def test_the_real_table_runs_through(mini, tmp_path):
-    """The real MusicCaps with the miniature's models: only source and taxonomy change."""
+    """The real MusicCaps with the miniature's models: another source and taxonomy."""
     table = os.environ.get("MUSICCAPS_CSV")
     if not table:
         pytest.skip("set MUSICCAPS_CSV to the path of musiccaps-public.csv to run this")
