@@ -79,7 +79,7 @@ def test_the_retrained_miniature_trains_its_models_first(checkout):
 def test_a_run_says_its_scale_once(checkout):
     said = "21433 clips of 30.0 s with facebook/musicgen-large; MusicCaps: google/MusicCaps;"
     assert checkout.snakemake("-n", "tags").stdout.count(said) == 1
-    said = "1800 clips of 4.0 s with resources/mini/models/musicgen; MusicCaps: synthetic;"
+    said = "1200 clips of 4.0 s with resources/mini/models/musicgen; MusicCaps: synthetic;"
     assert checkout.snakemake("--workflow-profile", "mini", "-n", "tags").stdout.count(said) == 1
 
 
