@@ -71,7 +71,7 @@ def test_sigkill_inside_a_shard_then_resume_gives_the_same_bytes(copy, stage):
     assert not partial.exists()
     if stage == "audio":  # what was finished was not made again
         log = (copy.results / "logs/generate_audio/conceptcaps/00000.log").read_text()
-        assert f"{5 - finished} of 5 batches to play" in log
+        assert f"{13 - finished} of 13 batches to play" in log
 
 
 def test_interrupt_and_rerun(copy):
