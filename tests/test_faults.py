@@ -31,6 +31,7 @@ def fresh(tmp_path):
 
 
 def start(run, *arguments):
+    # A run that CI starts in the background inherits "ignore SIGINT", and so would its children.
     return subprocess.Popen(
         run.command(*MINI, *arguments),
         cwd=run.directory,
@@ -39,6 +40,7 @@ def start(run, *arguments):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
