@@ -114,10 +114,11 @@ rule score_fad:
 
 
 rule score_text:
-    """BLEU, ROUGE-L, BERTScore, MAUVE and tag recall of every arm on held-out tags."""
+    """Text metrics of every arm on held-out tags, and which arms they tell apart."""
     input:
         unpack(heldout_captions),
         pairs="<results>/distill/pairs.parquet",
+        taxonomy=setting("distill.taxonomy"),
         bertscore=local("scores.text.bertscore.model", "scores.text.bertscore.revision"),
         mauve=local("scores.text.mauve.model", "scores.text.mauve.revision"),
     output:

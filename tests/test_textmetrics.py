@@ -3,15 +3,18 @@ import pytest
 import sacrebleu
 import tiny_models
 import torch
+from mauve.compute_mauve import compute_mauve
+from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModel, AutoTokenizer, RobertaTokenizer
 
-from conceptcaps import grammar, io, schemas, textmetrics, textmodels, wording
+from conceptcaps import grammar, io, schemas, textmetrics, textmodels, wording, wordmetrics
 from conceptcaps.errors import InputError
 
 RNG = np.random.default_rng(7)
 TAGS = [[t for group in grammar.sample_tags(RNG).values() for t in group] for _ in range(40)]
 CAPTIONS = [wording.write_caption(tags, RNG, style="concise") for tags in TAGS]
 OTHERS = [wording.write_caption(tags, RNG, style="verbose") for tags in TAGS]
+TAXONOMY = "resources/mini/taxonomy.yaml"
 DISJOINT = ["zzz qqq xxx vvv www"] * 40
 
 
@@ -29,17 +32,21 @@ def models():
     )
 
 
-def measure(predictions, models, metrics=textmetrics.METRICS, references=CAPTIONS, tags=TAGS):
+OFFLINE = tuple(name for name in textmetrics.METRICS if name != "meteor")
+
+
+def measure(predictions, models, metrics=OFFLINE, references=CAPTIONS, tags=TAGS):
     found = textmetrics.score_texts(
         predictions=predictions,
         references=references,
         tags=tags,
+        training=CAPTIONS[:20],
         metrics=metrics,
         models=models,
         n_boot=50,
         seed=1,
     )
-    assert [metric.name for metric in found] == list(metrics)
+    assert [metric.name for metric in found] == textmetrics._expand(metrics)
     return {metric.name: metric for metric in found}
 
 
@@ -55,7 +62,7 @@ def test_identical_texts_reach_the_top(models):
 
 def test_disjoint_texts_reach_the_bottom(models):
     found = measure(DISJOINT, models)
-    for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "tag_recall"):
+    for name in ("bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "tag_recall", "tag_precision"):
         assert found[name].value == found[name].ci_high == 0
     assert found["bertscore_f1"].value < 0.95
     assert found["words"].value == 5
@@ -72,19 +79,93 @@ def test_empty_texts_score_nothing_and_stop_nothing(models):
     assert no_reference["bertscore_f1"].value == no_reference["bleu4"].value == 0
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_bleu_is_sacrebleus(order):
-    ours = textmetrics.bleu(OTHERS, CAPTIONS, order=order, n_boot=200, seed=1)
-    theirs = sacrebleu.BLEU(max_ngram_order=order).corpus_score(OTHERS, [CAPTIONS]).score
-    assert ours.value == pytest.approx(theirs)
-    assert ours.ci_low < ours.value < ours.ci_high
-    assert "tok:13a" in ours.recipe["signature"]
+PIECES = [
+    "piano",
+    "slow",
+    "a",
+    "a",
+    "!",
+    "…",
+    "naïve",
+    "Jazz",
+    "日本",
+    "'s",
+    "-",
+    "0.5",
+    "  ",
+    "\n",
+    "",
+]
 
 
-def test_bleu_of_known_counts():
+def nonsense(rng, n):
+    """Return n texts of random pieces, some empty, some of blanks only."""
+    return [
+        "".join(rng.choice([" ", "", " "]) + w for w in rng.choice(PIECES, rng.integers(0, 14)))
+        for _ in range(n)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bleu_and_rouge_are_the_fields_own_on_any_text(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 9))
+    texts, references = nonsense(rng, n), nonsense(rng, n)
+    found = textmetrics.score_texts(
+        predictions=texts, references=references, metrics=["bleu", "rouge", "length"], n_boot=5
+    )
+    assert [m.name for m in found] == ["bleu1", "bleu2", "bleu3", "bleu4", "rougeL", "words"]
+    for order, metric in enumerate(found[:4], start=1):
+        theirs = sacrebleu.BLEU(max_ngram_order=order).corpus_score(texts, [references]).score
+        assert abs(metric.value - theirs) <= 1e-9
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    theirs = [scorer.score(r, t)["rougeL"].fmeasure for r, t in zip(references, texts, strict=True)]
+    assert found[4].value == pytest.approx(np.mean(theirs), abs=1e-12)
+    assert found[5].value == sum(len(text.split()) for text in texts) / n
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_self_bleu_is_corpus_bleu_against_all_the_others(seed):
+    rng = np.random.default_rng(seed)
+    texts = nonsense(rng, 6)
+    others = [[t for k, t in enumerate(texts) if k != i] for i in range(6)]
+    theirs = sacrebleu.BLEU().corpus_score(
+        texts, [list(column) for column in zip(*others, strict=True)]
+    )
+    assert wordmetrics.self_bleu(texts) == pytest.approx(theirs.score, abs=1e-9)
+
+
+def test_bleu_brackets_its_value_and_names_its_tokeniser(models):
+    for metric in measure(OTHERS, models, textmetrics.GROUPS["bleu"]).values():
+        assert metric.ci_low < metric.value < metric.ci_high
+        assert "tok:13a" in metric.recipe["signature"]
+
+
+def test_bleu_of_known_counts(models):
     # Unigram precision 4/4, two words too short: brevity exp(1 - 6/4).
-    ours = textmetrics.bleu(["a b c d"], ["a b c d e f"], order=1, n_boot=10, seed=1)
+    ours = measure(["a b c d"], models, ("bleu1",), references=["a b c d e f"], tags=[[]])["bleu1"]
     assert ours.value == pytest.approx(100 * np.exp(1 - 6 / 4))
+
+
+def test_diversity_and_novelty_in_closed_form():
+    texts = ["a b a b", "A b c"]
+    assert wordmetrics.distinct(texts, order=1) == 3 / 7
+    assert wordmetrics.distinct(texts, order=2) == 3 / 5
+    assert wordmetrics.distinct([""], order=2) == 0
+    found = wordmetrics.novelty(texts, ["a  B C", "b"])
+    assert found == {"novel_captions": 0.5, "novel_vocabulary": 0.0}
+    assert wordmetrics.self_bleu(["alone"]) == 0
+
+
+def test_meteor_of_known_texts():
+    if not wordmetrics.has_wordnet():
+        with pytest.raises(InputError, match="NLTK_DATA"):
+            wordmetrics.meteor(["a"], ["a"])
+        pytest.skip("NLTK finds no WordNet")
+    same, none, synonym = wordmetrics.meteor(
+        ["a slow song", "zzz", "a fast auto"], ["a slow song", "a slow song", "a fast car"]
+    )
+    assert none == 0 < synonym == same == pytest.approx(1 - 0.5 / 27)  # one chunk of three
 
 
 def test_rouge_of_known_subsequence(models):
@@ -112,8 +193,11 @@ def test_bertscore_is_the_mean_of_greatest_cosines(models):
     precision = (a @ b.T).max(1).values[1:-1].mean()
     recall = (a @ b.T).max(0).values[1:-1].mean()
     expected = float(2 * precision * recall / (precision + recall))
-    values, _ = textmodels.bertscore_f1(OTHERS[:1], CAPTIONS[:1], models=models)
-    assert values[0] == pytest.approx(expected, abs=1e-5)
+    values, recipe = textmodels.bertscore(OTHERS[:1], CAPTIONS[:1], models=models)
+    assert values[0].tolist() == pytest.approx(
+        [float(precision), float(recall), expected], abs=1e-5
+    )
+    assert recipe["hash"].endswith("_L2_no-idf_version=0.3.13")
 
 
 def test_bertscore_takes_robertas_own_tokenizer(tmp_path, models):
@@ -124,9 +208,9 @@ def test_bertscore_takes_robertas_own_tokenizer(tmp_path, models):
     own.save_pretrained(tmp_path)
     entry = {"model": str(tmp_path), "revision": None, "layer": 1}
     others = textmodels.Models(bertscore=entry, mauve={})
-    values, _ = textmodels.bertscore_f1(["a b c", "a b"], ["a b c", "h g"], models=others)
-    assert values[0] == pytest.approx(1, abs=1e-5)
-    assert values[1] < values[0]
+    values, _ = textmodels.bertscore(["a b c", "a b"], ["a b c", "h g"], models=others)
+    assert values[0].tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    assert values[1, 2] < values[0, 2]
 
 
 def test_mauve_tells_sets_apart_and_says_when_it_cannot_be_trusted(models):
@@ -136,21 +220,65 @@ def test_mauve_tells_sets_apart_and_says_when_it_cannot_be_trusted(models):
     assert other.value < 0.1
     assert same.recipe["reliability"] == "unreliable"
     assert same.recipe["sd"] == pytest.approx(0, abs=1e-6)
-    assert same.ci_low is None
+    middle = measure(CAPTIONS[:20] + DISJOINT[:20], models, ("mauve",))["mauve"]
+    assert other.ci_high < middle.ci_low < middle.value < middle.ci_high < same.value
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_mauve_is_the_authors_own(seed):
+    rng = np.random.default_rng(seed)
+    human, machine = rng.normal(size=(60, 8)), rng.normal(0.4, 1, size=(60, 8))
+    ours = textmodels._area(
+        *(o.mean(0) for o in textmodels._clusters(human, machine, buckets=6, seed=seed))
+    )
+    theirs = compute_mauve(p_features=human, q_features=machine, num_buckets=6, seed=seed).mauve
+    assert 0.05 < ours < 0.99
+    assert ours == pytest.approx(theirs, abs=1e-9)
 
 
 def test_tag_recall_in_closed_form(models):
-    texts = ["Slow Jazz with PIANO.", "nothing here", "bass"]
+    texts = ["Slow Jazz with PIANO, drumsticks and no flute.", "nothing here", "bass and rock"]
     tags = [["jazz", "piano", "drums", "flute"], ["rock"], ["bass"]]
-    assert textmetrics.tag_recall(texts, tags).tolist() == [0.5, 0.0, 1.0]
-    found = measure(texts, models, ("tag_recall",), references=texts, tags=tags)["tag_recall"]
-    assert found.value == pytest.approx(0.5)
-    assert found.n == 3
+    found = measure(texts, models, ("tags",), references=texts, tags=tags)
+    assert found["tag_recall"].value == pytest.approx((2 / 4 + 0 + 1) / 3)
+    assert found["all_tags"].value == pytest.approx(1 / 3)
+    assert found["tag_precision"].value == pytest.approx(3 / 4)  # rock was not asked for
+    assert found["tag_recall_substring"].value == pytest.approx((4 / 4 + 0 + 1) / 3)
+    assert found["tag_recall"].n == 3
+
+
+def test_arms_are_told_apart_by_a_paired_bootstrap(models):
+    known = dict(
+        references=CAPTIONS,
+        tags=TAGS,
+        mentions=None,
+        training=[],
+        models=models,
+        n_boot=200,
+        seed=1,
+    )
+    better = [*OTHERS[:-1], CAPTIONS[-1]]  # one text more like its reference than OTHERS
+    arms = {
+        name: textmetrics._measure(predictions=texts, metrics=["bleu4", "rougeL"], **known)
+        for name, texts in {"a": better, "b": OTHERS, "c": DISJOINT}.items()
+    }
+    rows = {(r["metric"], r["arm"], r["against"]): r for r in textmetrics.compare(arms)}
+    assert len(rows) == 6
+    assert rows["rougeL", "a", "c"]["verdict"] == "higher"
+    close = rows["rougeL", "a", "b"]
+    assert close["verdict"] == "not separable"
+    own = next(result for result, _ in arms["a"] if result.name == "rougeL")
+    assert 0 <= close["ci_low"] <= close["difference"] <= close["ci_high"]
+    assert close["ci_high"] - close["ci_low"] < own.ci_high - own.ci_low  # pairing helps
 
 
 def test_wrong_calls_are_refused(models):
     with pytest.raises(InputError, match="not in"):
         measure(CAPTIONS, models, ("bleu7",))
+    with pytest.raises(InputError, match="Did you mean 'rouge'"):
+        measure(CAPTIONS, models, ("rogue",))
+    with pytest.raises(InputError, match="needs the argument 'training'"):
+        textmetrics.score_texts(predictions=["a"], references=["a"], metrics=["novelty"])
     with pytest.raises(InputError, match="must be equal"):
         measure(CAPTIONS[:3], models, ("bleu1",))
     entry = {"model": tiny_models.roberta(), "revision": None, "layer": 9}
@@ -183,27 +311,39 @@ def test_scores_stand_between_floors_and_ceilings(tmp_path, models):
     spec = textmetrics.Spec(bootstraps=50, bertscore=models.of_bertscore, mauve=models.of_mauve)
     output = tmp_path / "text.json"
     textmetrics.score(
-        pairs=tmp_path / "pairs.parquet", captions=arms, spec=spec, seed=1, output=output
+        pairs=tmp_path / "pairs.parquet",
+        captions=arms,
+        taxonomy=TAXONOMY,
+        spec=spec,
+        seed=1,
+        output=output,
     )
     scores = {
         arm: {m["name"]: m["value"] for m in rows}
         for arm, rows in io.read_json(output)["arms"].items()
     }
-    assert set(scores) == {"conceptcaps", "base", "shuffled", "pasted_tags", "human"}
-    assert set(scores["human"]) == {"tag_recall", "words"}
-    assert set(scores["base"]) == set(textmetrics.METRICS)
+    assert set(scores) == {"conceptcaps", "base", "shuffled", "tag_concat", "template", "human"}
+    assert set(scores["human"]) == set(textmetrics._expand(textmetrics.OF_ONE_TEXT))
+    assert set(scores["base"]) >= set(OFFLINE)
+    verdicts = {r["metric"]: r["verdict"] for r in io.read_json(output)["comparisons"]}
+    assert verdicts["bleu4"] == "higher"
     bleu = {arm: values.get("bleu4") for arm, values in scores.items()}
     assert bleu["conceptcaps"] == pytest.approx(100)
-    assert bleu["pasted_tags"] < bleu["shuffled"] < 60
+    assert bleu["tag_concat"] < bleu["shuffled"] < 60
     assert bleu["base"] == pytest.approx(sacrebleu.corpus_bleu(OTHERS, [CAPTIONS]).score)
     recall = {arm: values["tag_recall"] for arm, values in scores.items()}
-    assert recall["pasted_tags"] == 1
+    assert recall["tag_concat"] == 1
     assert recall["shuffled"] < 0.5 < recall["base"] < recall["human"] == recall["conceptcaps"]
 
     write_arm(tmp_path / "b.parquet", ids[1:], OTHERS[1:])
     with pytest.raises(InputError, match="pair000"):
         textmetrics.score(
-            pairs=tmp_path / "pairs.parquet", captions=arms, spec=spec, seed=1, output=output
+            pairs=tmp_path / "pairs.parquet",
+            captions=arms,
+            taxonomy=TAXONOMY,
+            spec=spec,
+            seed=1,
+            output=output,
         )
 
 

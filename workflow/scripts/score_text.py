@@ -8,6 +8,7 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     textmetrics.score(
         pairs=snakemake.input.pairs,
         captions={arm: snakemake.input[arm] for arm in snakemake.params.arms},
+        taxonomy=snakemake.input.taxonomy,
         spec=textmetrics.Spec(**json.loads(snakemake.params.text)),
         seed=snakemake.params.seed,
         output=snakemake.output.scores,

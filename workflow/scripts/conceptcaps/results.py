@@ -35,6 +35,15 @@ def bootstrap_mean(values, *, n_boot: int = 1000, seed: int = 0) -> tuple[float,
     return float(values.mean()), float(low), float(high)
 
 
+def bootstrap_weights(n: int, *, n_boot: int, seed: int) -> np.ndarray:
+    """Return how often each of n items is drawn in each resample, [n_boot, n].
+
+    The same for equal arguments: figures of several arms over the same items are then paired.
+    """
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_boot)
+
+
 def write_metrics(path: str | Path, results: list[MetricResult], **extra) -> None:
     """Write {"metrics": [...], **extra} as JSON."""
     write_json(path, {"metrics": [asdict(result) for result in results], **extra})

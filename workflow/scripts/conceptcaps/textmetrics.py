@@ -1,28 +1,32 @@
-"""Text metrics of captions against human captions: BLEU, ROUGE-L, BERTScore, MAUVE, tag recall."""
+"""Text metrics of captions against human captions, arm by arm, and what tells the arms apart."""
 
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
 
-from conceptcaps import io, results, seeding, textmodels
-from conceptcaps.errors import InputError
+from conceptcaps import baselines, io, results, seeding, textmodels, wordmetrics
+from conceptcaps.errors import InputError, nearest
+from conceptcaps.mentions import Mentions
 from conceptcaps.results import MetricResult
+from conceptcaps.taxonomy import load_taxonomy, vocabulary
 
-METRICS = (
-    "bleu1",
-    "bleu2",
-    "bleu3",
-    "bleu4",
-    "rougeL",
-    "bertscore_f1",
-    "mauve",
-    "tag_recall",
-    "words",
-)
-OF_ONE_TEXT = ("tag_recall", "words")  # metrics that look at no reference
+GROUPS = {  # names that stand for several metrics
+    "bleu": ("bleu1", "bleu2", "bleu3", "bleu4"),
+    "rouge": ("rougeL",),
+    "bertscore": ("bertscore_precision", "bertscore_recall", "bertscore_f1"),
+    "mauve": ("mauve",),
+    "meteor": ("meteor",),
+    "tags": ("tag_recall", "all_tags", "tag_precision", "tag_recall_substring"),
+    "diversity": ("distinct1", "distinct2", "self_bleu"),
+    "length": ("words",),
+    "novelty": ("novel_captions", "novel_vocabulary"),
+}
+METRICS = tuple(name for names in GROUPS.values() for name in names)
+OF_ONE_TEXT = ("tags", "diversity", "length", "novelty")  # groups that look at no reference
+DIRECTIONS = {"words": "none", "self_bleu": "lower"}  # all others: higher is better
+BERTSCORE = {"bertscore_precision": 0, "bertscore_recall": 1, "bertscore_f1": 2}
 
 
 @dataclass(frozen=True)
@@ -35,26 +39,36 @@ class Spec:
 
 
 def score(
-    *, pairs: str | Path, captions: dict[str, str | Path], spec: Spec, seed: int, output: str | Path
+    *,
+    pairs: str | Path,
+    captions: dict[str, str | Path],
+    taxonomy: str | Path,
+    spec: Spec,
+    seed: int,
+    output: str | Path,
 ) -> None:
     """Score every arm's captions of held-out tags against the human captions of the same pairs.
 
     Floors and ceilings stand beside the arms: "shuffled" (the human captions, each at another
-    pair), "pasted_tags" (the tags, comma-separated) and "human" (metrics without a reference).
+    pair), "tag_concat" and "template" (the tags, by rule) and "human" (metrics without a
+    reference). METEOR is among the metrics where WordNet is installed.
 
     Args:
-        pairs: table `schemas.PAIRS`.
+        pairs: table `schemas.PAIRS`; novelty is against the captions of its split "train".
         captions: arm -> table `schemas.CAPTIONS` whose ids are ids of pairs.
+        taxonomy: the taxonomy file: the tags that a text can name, and their aliases.
         spec: how texts are compared.
         seed: global seed.
-        output: JSON file to write: {"arms": {arm: [metric, ...]}}.
+        output: JSON file to write: {"arms": {arm: [metric, ...]}, "comparisons": [...]}, see
+            `compare`.
 
     Raises:
         InputError: an arm's ids are not those of the other arms, or not in `pairs`.
     """
     texts = {arm: _captions_by_id(path) for arm, path in captions.items()}
     ids = list(next(iter(texts.values())))
-    human = {row["id"]: row for row in io.read_rows(pairs, ["id", "caption", "aspect_list"])}
+    rows = io.read_rows(pairs, ["id", "caption", "aspect_list", "split"])
+    human = {row["id"]: row for row in rows}
     for arm, of_arm in texts.items():
         wrong = (set(ids) ^ set(of_arm)) | (set(of_arm) - set(human))
         if wrong:
@@ -66,23 +80,30 @@ def score(
     tags = [human[i]["aspect_list"] for i in ids]
     compared = {arm: [of_arm[i] for i in ids] for arm, of_arm in texts.items()}
     compared["shuffled"] = _deranged(references, seed)
-    compared["pasted_tags"] = [", ".join(given) for given in tags]
+    for arm, rule in baselines.RULES.items():
+        compared[arm] = [rule(given) for given in tags]
     compared["human"] = references
-    models = textmodels.Models(bertscore=spec.bertscore, mauve=spec.mauve)
-    scores = {}
+    known = dict(
+        references=references,
+        tags=tags,
+        mentions=Mentions(vocabulary(load_taxonomy(taxonomy))),
+        training=[row["caption"] for row in rows if row["split"] == "train"],
+        models=textmodels.Models(bertscore=spec.bertscore, mauve=spec.mauve),
+        n_boot=spec.bootstraps,
+        seed=seed,
+    )
+    groups = [name for name in GROUPS if name != "meteor" or wordmetrics.has_wordnet()]
+    measured = {}
     for arm, predictions in compared.items():
         print(f"scoring {arm}: {len(predictions)} texts", flush=True)
-        scores[arm] = score_texts(
-            predictions=predictions,
-            references=references,
-            tags=tags,
-            metrics=OF_ONE_TEXT if arm == "human" else METRICS,
-            models=models,
-            n_boot=spec.bootstraps,
-            seed=seed,
-        )
+        wanted = _expand(OF_ONE_TEXT if arm == "human" else groups)
+        measured[arm] = _measure(predictions=predictions, metrics=wanted, **known)
     io.write_json(
-        output, {"arms": {arm: [asdict(m) for m in rows] for arm, rows in scores.items()}}
+        output,
+        {
+            "arms": {arm: [asdict(m) for m, _ in found] for arm, found in measured.items()},
+            "comparisons": compare({arm: measured[arm] for arm in texts}),
+        },
     )
 
 
@@ -103,96 +124,190 @@ def score_texts(
     *,
     predictions: list[str],
     references: list[str],
-    tags: list[list[str]],
     metrics: tuple[str, ...] | list[str],
-    models: textmodels.Models,
-    n_boot: int,
-    seed: int,
+    tags: list[list[str]] | None = None,
+    mentions: Mentions | None = None,
+    training: list[str] | None = None,
+    models: textmodels.Models | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
 ) -> list[MetricResult]:
-    """Measure predictions, one reference and one tag list each; texts may be empty.
+    """Measure predictions against one reference each; texts may be empty.
 
     Args:
         predictions: texts to judge, [N].
         references: one human text for each, [N].
-        tags: the tags that each text was asked to name, [N].
-        metrics: names from `METRICS`.
-        models: the models that BERTScore and MAUVE read texts with.
+        metrics: names from `METRICS`, or groups of them from `GROUPS`: "bleu" is bleu1 to bleu4.
+        tags: the tags that each text was asked to name, [N]; for the group "tags".
+        mentions: finds tags in texts; without it, the tags in `tags` are the vocabulary.
+        training: texts that a model has learned from; for the group "novelty".
+        models: the models that BERTScore and MAUVE read texts with; config.yaml's when not given.
         n_boot: resamples for the 95 % intervals.
         seed: seed of the bootstraps and of MAUVE's k-means.
 
+    Returns:
+        One result for each metric, groups spread out, in the order asked for. BLEU is in [0, 100],
+        everything else but the number of words in [0, 1].
+
     Raises:
-        InputError: there are no texts, their numbers differ, or a metric is unknown.
+        InputError: there are no texts, their numbers differ, a metric is unknown, or what it needs
+            is not given.
     """
-    if not predictions or not len(predictions) == len(references) == len(tags):
+    measured = _measure(
+        predictions=list(predictions),
+        references=list(references),
+        metrics=_expand(metrics),
+        tags=tags,
+        mentions=mentions,
+        training=training,
+        models=models,
+        n_boot=n_boot,
+        seed=seed,
+    )
+    return [result for result, _ in measured]
+
+
+def _expand(metrics) -> list[str]:
+    spread = [name for entry in metrics for name in GROUPS.get(entry, (entry,))]
+    for name in spread:
+        if name not in METRICS:
+            raise InputError(
+                f"text metrics: '{name}' is not in {', '.join(METRICS)}, nor a group of them "
+                f"({', '.join(GROUPS)}).{nearest(name, [*METRICS, *GROUPS])}"
+            )
+    return list(dict.fromkeys(spread))
+
+
+def _measure(
+    *, predictions, references, metrics, tags, mentions, training, models, n_boot, seed
+) -> list[tuple[MetricResult, np.ndarray | None]]:
+    """Return (result, resampled values [n_boot]) of each metric; None where none can be drawn."""
+    n = len(predictions)
+    if not n or n != len(references) or (tags is not None and n != len(tags)):
         raise InputError(
-            f"text metrics: {len(predictions)} predictions, {len(references)} references and "
-            f"{len(tags)} tag lists; these must be equal and not 0."
+            f"text metrics: {n} predictions, {len(references)} references"
+            + (f" and {len(tags)} tag lists" if tags is not None else "")
+            + "; these must be equal and not 0."
         )
-    unknown = set(metrics) - set(METRICS)
-    if unknown:
-        raise InputError(
-            f"text metrics: {', '.join(sorted(unknown))}: not in {', '.join(METRICS)}."
-        )
+    for group, given, name in (("tags", tags, "tags"), ("novelty", training, "training")):
+        if given is None and set(metrics) & set(GROUPS[group]):
+            raise InputError(f"text metrics: the group '{group}' needs the argument '{name}'.")
+    if tags is not None and mentions is None:
+        mentions = Mentions(sorted({tag for given in tags for tag in given}))
+    models = models or textmodels.Models.of_config()
+    weights = results.bootstrap_weights(n, n_boot=n_boot, seed=seed)
+    kept = {}  # what several metrics share
     found = []
     for name in metrics:
+        recipe = wordmetrics.word_recipe(name)
         if name.startswith("bleu"):
-            found.append(
-                bleu(predictions, references, order=int(name[4:]), n_boot=n_boot, seed=seed)
-            )
+            order = int(name[4:])
+            counts = wordmetrics.bleu_counts(predictions, references, order=order)
+            value = wordmetrics.bleu_of(counts.sum(0), order=order)
+            drawn = np.array([wordmetrics.bleu_of(row, order=order) for row in (weights @ counts)])
         elif name == "mauve":
-            found.append(textmodels.mauve(predictions, references, models=models, seed=seed))
+            value, drawn, recipe = textmodels.mauve(
+                predictions, references, models=models, seed=seed, weights=weights
+            )
+        elif name.startswith("distinct"):
+            value, drawn = wordmetrics.distinct(predictions, order=int(name[-1])), None
+        elif name == "self_bleu":
+            value, drawn = wordmetrics.self_bleu(predictions), None
+        elif name.startswith("novel"):
+            value, drawn = wordmetrics.novelty(predictions, training)[name], None
         else:
-            values, recipe = _per_text(name, predictions, references, tags, models)
-            value, low, high = results.bootstrap_mean(values, n_boot=n_boot, seed=seed)
-            direction = "none" if name == "words" else "higher"
-            recipe = {**recipe, "bootstraps": n_boot, "seed": seed}
-            found.append(MetricResult(name, value, low, high, len(values), direction, recipe))
+            if name in BERTSCORE:
+                if "bertscore" not in kept:
+                    kept["bertscore"] = textmodels.bertscore(predictions, references, models=models)
+                values, recipe = kept["bertscore"][0][:, BERTSCORE[name]], kept["bertscore"][1]
+                recipe = _rescaled(recipe, values.mean(), BERTSCORE[name])
+                parts = values, np.ones(n)
+            elif name in GROUPS["tags"]:
+                if "tags" not in kept:
+                    kept["tags"] = wordmetrics.tag_counts(predictions, tags, mentions)
+                parts = _tag_parts(name, kept["tags"], predictions, tags)
+            else:
+                parts = _per_text(name, predictions, references), np.ones(n)
+            value = _ratio(*(part.sum() for part in parts))
+            drawn = _ratio(*(weights @ part for part in parts))
+            if name == "words":
+                recipe = {**recipe, "sd": float(parts[0].std())}
+        low, high = (None, None) if drawn is None else _interval(drawn)
+        if drawn is not None:
+            recipe = {**recipe, "bootstraps": n_boot}
+        direction = DIRECTIONS.get(name, "higher")
+        recipe = {**recipe, "seed": seed}
+        found.append((MetricResult(name, float(value), low, high, n, direction, recipe), drawn))
     return found
 
 
-def _per_text(name, predictions, references, tags, models) -> tuple[np.ndarray, dict]:
+def _per_text(name: str, predictions, references) -> np.ndarray:
     if name == "rougeL":
-        scorer = RougeScorer(["rougeL"], use_stemmer=False)
-        paired = zip(references, predictions, strict=True)
-        values = [scorer.score(reference, text)["rougeL"].fmeasure for reference, text in paired]
-        return np.array(values), {"stemmer": False, "versions": results.versions("rouge-score")}
-    if name == "bertscore_f1":
-        return textmodels.bertscore_f1(predictions, references, models=models)
+        return wordmetrics.rouge_l(predictions, references)
+    if name == "meteor":
+        return wordmetrics.meteor(predictions, references)
+    return np.array([len(text.split()) for text in predictions], dtype=float)
+
+
+def _tag_parts(name: str, counts: dict, predictions, tags) -> tuple[np.ndarray, np.ndarray]:
+    """Return numerators and denominators [N] of a share; texts without tags weigh nothing."""
+    asked = (counts["given"] > 0).astype(float)
+    if name == "tag_precision":  # of all assertions: a text that asserts nothing weighs nothing
+        return counts["wanted"], counts["asserted"]
     if name == "tag_recall":
-        return tag_recall(predictions, tags), {"match": "lower-case substring", "mean": "of texts"}
-    return np.array([len(text.split()) for text in predictions]), {}
+        return counts["named"] / np.maximum(counts["given"], 1), asked
+    if name == "all_tags":
+        return asked * (counts["named"] == counts["given"]), asked
+    return np.nan_to_num(wordmetrics.substring_recall(predictions, tags)), asked
 
 
-def bleu(predictions, references, *, order: int, n_boot: int, seed: int) -> MetricResult:
-    """Corpus BLEU in [0, 100]: geometric mean of the 1- to `order`-gram precisions times brevity.
+def _ratio(above, below):
+    return above / np.maximum(below, 1e-12)  # nothing of nothing is 0
 
-    The interval resamples texts and adds up their n-gram counts again.
 
-    **Source:** Papineni et al. 2002; Post 2018 (sacreBLEU, 13a tokeniser, exponential smoothing).
+def _interval(drawn: np.ndarray) -> tuple[float | None, float | None]:
+    if not len(drawn):
+        return None, None
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _rescaled(recipe: dict, value: float, column: int) -> dict:
+    if "baseline" not in recipe:
+        return recipe
+    floor = recipe["baseline"][column]
+    return {**recipe, "baseline": floor, "rescaled": float((value - floor) / (1 - floor))}
+
+
+def compare(measured: dict[str, list[tuple[MetricResult, np.ndarray | None]]]) -> list[dict]:
+    """Tell arms apart, metric by metric, by a paired bootstrap over the same texts.
+
+    Returns:
+        {metric, arm, against, difference, ci_low, ci_high, verdict} of every pair of arms: the
+        interval is of the difference, from the same resamples for both arms; the verdict is
+        "higher" or "lower", or "not separable" when the arms' own intervals overlap.
+
+    **Source:** Koehn 2004 (paired bootstrap resampling).
     """
-    metric = BLEU(max_ngram_order=order, tokenize="13a")
-    counts = np.array(metric._extract_corpus_statistics(predictions, [references]))  # (N, 2 + 2k)
-    value = metric._compute_score_from_stats(counts.sum(0).tolist()).score
-    rng = np.random.default_rng(seed)
-    n = len(predictions)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=n_boot)  # (n_boot, N)
-    resampled = [metric._compute_score_from_stats(row).score for row in (weights @ counts).tolist()]
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    recipe = {
-        "signature": str(metric.get_signature()),
-        "scale": 100,
-        "bootstraps": n_boot,
-        "seed": seed,
-    }
-    return MetricResult(f"bleu{order}", value, float(low), float(high), n, "higher", recipe)
-
-
-def tag_recall(predictions: list[str], tags: list[list[str]]) -> np.ndarray:
-    """Return each text's share of its tags that occur in it, lower-case, as substrings.
-
-    Texts without tags are left out.
-    """
-    paired = zip(predictions, tags, strict=True)
-    return np.array(
-        [np.mean([tag.lower() in text.lower() for tag in given]) for text, given in paired if given]
-    )
+    rows = []
+    for arm, against in combinations(measured, 2):
+        theirs = {result.name: (result, drawn) for result, drawn in measured[against]}
+        for result, drawn in measured[arm]:
+            other, of_other = theirs[result.name]
+            if drawn is None:
+                continue
+            low, high = _interval(drawn - of_other)
+            apart = result.ci_low > other.ci_high or result.ci_high < other.ci_low
+            side = "higher" if result.value > other.value else "lower"
+            rows.append(
+                {
+                    "metric": result.name,
+                    "arm": arm,
+                    "against": against,
+                    "difference": result.value - other.value,
+                    "ci_low": low,
+                    "ci_high": high,
+                    "verdict": side if apart else "not separable",
+                }
+            )
+    return rows

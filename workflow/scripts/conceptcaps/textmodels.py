@@ -5,22 +5,36 @@ from functools import cached_property
 from pathlib import Path
 
 import bert_score
+import faiss
 import numpy as np
 import torch
+import yaml
 from bert_score.utils import bert_cos_score_idf
-from mauve.compute_mauve import compute_mauve
+from scipy.special import rel_entr
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import normalize
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from conceptcaps import results
 from conceptcaps.errors import InputError
-from conceptcaps.results import MetricResult
 
 RELIABLE_MAUVE = 1000  # texts a side, below which MAUVE's own authors do not trust it
+EXPLAINED = 0.9  # share of variance that MAUVE's clusters see
+SCALING = 5  # MAUVE's constant c
 BATCH = 16  # texts a model reads together; changes speed only
+
+
+CONFIG = Path(__file__).parents[3] / "config.yaml"
 
 
 class Models:
     """The two models that read texts; each is loaded when it is first needed."""
+
+    @classmethod
+    def of_config(cls) -> "Models":
+        """Return the models that the repository's config.yaml names."""
+        text = yaml.safe_load(CONFIG.read_text())["scores"]["text"]
+        return cls(bertscore=text["bertscore"], mauve=text["mauve"])
 
     def __init__(self, *, bertscore: dict, mauve: dict):
         """Remember which (config: scores.text.bertscore and .mauve); load nothing yet."""
@@ -75,10 +89,11 @@ def _read_config(key: str, entry: dict):
     return config, tokenizer
 
 
-def bertscore_f1(predictions, references, *, models: Models) -> tuple[np.ndarray, dict]:
-    """Return each text's BERTScore F1 (not rescaled) and the recipe; an empty text scores 0.
+def bertscore(predictions, references, *, models: Models) -> tuple[np.ndarray, dict]:
+    """Return each text's BERTScore, [N, 3]: precision, recall and F1, not rescaled; and the recipe.
 
     P and R are means over tokens of the greatest cosine between hidden vectors; F1 = 2PR / (P + R).
+    An empty text scores 0. The recipe has the baseline that rescaling subtracts, where known.
 
     **Source:** Zhang et al. 2020, their bert-score package with no idf weights.
     **Differs:** the model is loaded here, with its revision, which the package cannot; empty texts
@@ -93,7 +108,7 @@ def bertscore_f1(predictions, references, *, models: Models) -> tuple[np.ndarray
         for i, pair in enumerate(zip(predictions, references, strict=True))
         if all(map(str.strip, pair))
     ]
-    values = np.zeros(len(predictions))
+    values = np.zeros((len(predictions), 3))
     if filled:
         values[filled] = bert_cos_score_idf(
             model,
@@ -103,30 +118,46 @@ def bertscore_f1(predictions, references, *, models: Models) -> tuple[np.ndarray
             weights,
             batch_size=BATCH,
             device=models.device,
-        )[:, 2].numpy()
-    recipe = {**entry, "idf": False, "versions": results.versions("bert-score", "transformers")}
+        ).numpy()
+    versions = results.versions("bert-score", "transformers")
+    code = f"{entry['model']}_L{entry['layer']}_no-idf_version={versions['bert-score']}"
+    recipe = {**entry, "idf": False, "hash": code, "versions": versions}
     baseline = _baseline(entry)
     if baseline is not None:
-        recipe["rescaled"] = float((values.mean() - baseline) / (1 - baseline))
+        recipe["baseline"] = baseline
     return values, recipe
 
 
-def _baseline(entry: dict) -> float | None:
-    """Return the F1 of unrelated sentences that bert-score publishes for a model and layer."""
+def _baseline(entry: dict) -> list[float] | None:
+    """Return P, R, F1 of unrelated sentences that bert-score publishes for a model and layer."""
     folder = Path(bert_score.__file__).parent / "rescale_baseline/en"
     table = folder / f"{entry['model']}.tsv"
     if not table.is_file():
         return None
     with table.open() as file:
         return next(
-            float(r["F"]) for r in csv.DictReader(file) if int(r["LAYER"]) == entry["layer"]
+            [float(r[name]) for name in "PRF"]
+            for r in csv.DictReader(file)
+            if int(r["LAYER"]) == entry["layer"]
         )
 
 
-def mauve(predictions, references, *, models: Models, seed: int) -> MetricResult:
+def mauve(predictions, references, *, models: Models, seed: int, weights: np.ndarray):
     """MAUVE in (0, 1]: area under the divergence curve of the two sets of texts, quantised.
 
-    The value is the mean over k-means seeds; it looks at sets, not at pairs.
+    The value is the mean over k-means seeds; it looks at sets, not at pairs. Its interval resamples
+    texts within the clusters of each seed, so that it holds both sources of chance. Resampling
+    makes sets look more different: the interval is moved so that its mean is the value.
+
+    Args:
+        predictions: texts, [N].
+        references: human texts, [N].
+        models: the language model and the settings.
+        seed: of the first k-means.
+        weights: how often each resample draws each text, [n_boot, N] (`results.bootstrap_weights`).
+
+    Returns:
+        (value, resampled values [n_boot], recipe)
 
     **Source:** Pillutla et al. 2021 (mauve-text).
     **Differs:** an empty text is read as the end-of-text token, where mauve-text drops it.
@@ -140,21 +171,51 @@ def mauve(predictions, references, *, models: Models, seed: int) -> MetricResult
     if 2 * n < buckets:
         raise InputError(f"scores.text.mauve.buckets: {buckets} buckets for {2 * n} texts.")
     human, machine = (_features(texts, models) for texts in (references, predictions))
-    runs = [
-        compute_mauve(
-            p_features=human, q_features=machine, num_buckets=buckets, seed=seed + k
-        ).mauve
-        for k in range(entry["seeds"])
-    ]
+    runs, drawn = [], []
+    for k in range(entry["seeds"]):
+        p, q = _clusters(human, machine, buckets=buckets, seed=seed + k)
+        runs.append(float(_area(p.mean(0), q.mean(0))))
+        # every seed gets its own part of the resamples, so that theirs is the spread of both
+        part = weights[k :: entry["seeds"]] / n
+        drawn.append(_area(part @ p, part @ q))
+    resampled = np.empty(len(weights))
+    for k, values in enumerate(drawn):
+        resampled[k :: entry["seeds"]] = values
+    value = float(np.mean(runs))
+    if len(resampled):
+        resampled = np.clip(resampled - resampled.mean() + value, 0, 1)
     recipe = {
         **entry,
         "buckets": buckets,
-        "seed": seed,
         "sd": float(np.std(runs, ddof=1)) if len(runs) > 1 else None,
         "reliability": "ok" if n >= RELIABLE_MAUVE else "unreliable",
-        "versions": results.versions("mauve-text", "faiss-cpu", "transformers"),
+        "versions": results.versions("faiss-cpu", "scikit-learn", "transformers"),
     }
-    return MetricResult("mauve", float(np.mean(runs)), None, None, n, "higher", recipe)
+    return value, resampled, recipe
+
+
+def _clusters(human: np.ndarray, machine: np.ndarray, *, buckets: int, seed: int):
+    """Return which cluster each text is in, one-hot, [N, K] for either side: mauve-text's steps."""
+    both = normalize(np.vstack([machine, human]))
+    pca = PCA(random_state=seed + 1).fit(both)
+    kept = int(np.argmax(np.cumsum(pca.explained_variance_ratio_) >= EXPLAINED)) + 1
+    reduced = np.ascontiguousarray(pca.transform(both)[:, :kept], dtype=np.float32)
+    kmeans = faiss.Kmeans(kept, buckets, niter=500, nredo=5, update_index=True, seed=seed + 2)
+    kmeans.train(reduced)
+    labels = kmeans.index.search(reduced, 1)[1][:, 0]
+    onehot = np.eye(buckets)[labels]
+    return onehot[len(machine) :], onehot[: len(machine)]
+
+
+def _area(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """Return MAUVE of pairs of histograms [..., K]: the area under the divergence curve."""
+    share = np.linspace(1e-6, 1 - 1e-6, 25)[:, None]  # of p in the mixture
+    p, q = p[..., None, :], q[..., None, :]
+    mixed = share * p + (1 - share) * q  # (..., 25, K)
+    x, y = (np.exp(-SCALING * rel_entr(side, mixed).sum(-1)) for side in (q, p))
+    ends = np.zeros((*x.shape[:-1], 1)), np.ones((*x.shape[:-1], 1))
+    x, y = np.concatenate([ends[1], x, ends[0]], -1), np.concatenate([ends[0], y, ends[1]], -1)
+    return 0.5 * (np.abs(np.trapezoid(y, x)) + np.abs(np.trapezoid(x, y)))
 
 
 @torch.inference_mode()
