@@ -59,7 +59,9 @@ def headline(results: Path) -> str:
     if (results / "checks.json").is_file():
         lines += ["", mini_checks.summary(read_json(results / "checks.json"))]
     lines += ["", "arms: conceptcaps = fine-tuned, base = not tuned, zero_shot = no tags given;"]
-    lines += ["floors and ceilings: human, tag_concat, template, shuffled = a human caption of other tags."]
+    lines += [
+        "floors, ceilings: human, tag_concat, template, shuffled = a human caption of others."
+    ]
     return "\n".join(lines)
 
 
