@@ -1,5 +1,7 @@
 # make demo     the miniature: a small dataset in results/mini, ten minutes on two cores
-# make test     the whole test suite
+# make test     the whole test suite, but for
+# make test-slurm     the tests on a real Slurm that they start themselves; needs its packages (CONTRIBUTING.md)
+# make resources RUN=results     what the jobs of a run used, as the key set-resources of a profile
 # make install  only the environment, .venv
 # make models   train the miniature's models anew, into results/mini/models (two hours)
 # make real MUSICCAPS=musiccaps-public.csv     the real table through the miniature's models
@@ -14,7 +16,7 @@ export TOKENIZERS_PARALLELISM := false
 # Without it Snakemake keeps caches in the home directory, where two checkouts would share them.
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 
-.PHONY: install demo test models real lint format clean
+.PHONY: install demo test test-slurm resources models real lint format clean
 
 install: $(VENV)/.installed
 
@@ -39,8 +41,14 @@ demo: $(VENV)/.installed
 	@echo 'These models are small and know a synthetic world only: the README says which of these figures mean something.'
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not pipeline" -n 2
+	$(BIN)/python -m pytest -m "not pipeline and not slurm" -n 2
 	$(BIN)/python -m pytest -m pipeline
+
+test-slurm: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slurm
+
+resources: $(VENV)/.installed
+	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.benchmarks $(RUN)/benchmarks
 
 models: $(VENV)/.installed
 	$(BIN)/snakemake --workflow-profile mini --configfile overlays/mini.yaml overlays/retrained.yaml -- mini_models

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ZOO = "resources/mini/models"
 sys.path.insert(0, str(ROOT / "workflow/scripts"))
+sys.path.insert(0, str(ROOT / "tests/slurm"))
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: more threads only wait for each other
@@ -19,16 +20,14 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tiny models: more threads only wait for e
 class Checkout:
     """A copy of the repository's files, as a fresh clone would be, and Snakemake in it."""
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, results: str = "results/mini", **variables: str):
         self.directory = directory
-
-    @property
-    def results(self) -> Path:
-        return self.directory / "results/mini"
+        self.results = directory / results
+        self.variables = variables  # of the environment, beside those of every run
 
     def environment(self) -> dict:
         cache = {"XDG_CACHE_HOME": str(self.directory / ".snakemake/cache")}
-        return os.environ | cache | {"PYTHONPATH": ""}
+        return os.environ | cache | {"PYTHONPATH": ""} | self.variables
 
     def command(self, *arguments) -> list[str]:
         return [str(Path(sys.executable).parent / "snakemake"), *map(str, arguments)]
@@ -49,7 +48,8 @@ class Checkout:
     def copy(self, directory: Path) -> "Checkout":
         """Return a copy with its results and Snakemake's records, times kept."""
         shutil.copytree(self.directory, directory, symlinks=True)
-        return Checkout(directory)
+        results = str(self.results.relative_to(self.directory))
+        return Checkout(directory, results, **self.variables)
 
 
 def check_out(directory: Path) -> Checkout:
@@ -85,3 +85,27 @@ def mini(tmp_path_factory) -> Checkout:
     fresh = check_out(tmp_path_factory.mktemp("mini"))
     fresh.snakemake("--workflow-profile", "mini")
     return fresh
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory) -> Checkout:
+    """A checkout in which the small miniature of tests/slurm has run without Slurm."""
+    fresh = check_out(tmp_path_factory.mktemp("small"))
+    overlays = ["overlays/mini.yaml", "tests/slurm/overlay.yaml"]
+    fresh.snakemake("--workflow-profile", "mini", "--configfile", *overlays)
+    return Checkout(fresh.directory, "results/slurm_mini")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A running Slurm of three nodes (tests/slurm/cluster.py); skips where there is none."""
+    from cluster import Cluster, missing
+
+    if why := missing():
+        pytest.skip(why)
+    cluster = Cluster(tmp_path_factory.mktemp("slurm") / "cluster")
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import soundfile as sf
 import soxr
 
 from conceptcaps.errors import InputError
+from conceptcaps.io import iter_batches
 
 
 def encode_flac(
@@ -63,8 +63,7 @@ def iter_clips(
     path: str | Path, sampling_rate: int | None = None
 ) -> Iterator[tuple[dict, np.ndarray]]:
     """Yield (row without audio, mono wave [T]) of an audio table, 64 clips in memory at a time."""
-    table = pq.ParquetFile(path)
-    for batch in table.iter_batches(batch_size=64):
+    for batch in iter_batches(path, 64):
         for row in batch.to_pylist():
             audio = row.pop("audio")
             try:

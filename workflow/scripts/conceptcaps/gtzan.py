@@ -55,7 +55,7 @@ def retrieve(source: Source, *, seed: int, output: str | Path, ledger: str | Pat
     """
     fates = []
     with _requested(source, Path(output)) as requests, io.atomic(output) as temporary:
-        with pq.ParquetWriter(temporary, GENRE_CLIPS, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, GENRE_CLIPS, **io.PARQUET) as writer:
             rows = []
             for request in runlog.progress(requests, what="clips"):
                 try:

@@ -17,7 +17,7 @@ from datasets import Audio, Features, List, Value
 from conceptcaps.card import config_name, write_card
 from conceptcaps.errors import InputError
 from conceptcaps.evidence import read_evidence
-from conceptcaps.io import atomic, read_table
+from conceptcaps.io import PARQUET, atomic, iter_batches, read_table
 from conceptcaps.runlog import progress
 from conceptcaps.schemas import TAGS_OF
 
@@ -149,7 +149,7 @@ def _clips(
     ids = table["id"].to_pylist()
     for shard in progress(shards, what="audio shards"):
         name, offset = Path(os.path.relpath(shard, root)).as_posix(), 0
-        for batch in pq.ParquetFile(shard).iter_batches(_CHUNK_CLIPS, columns=["id", "audio"]):
+        for batch in iter_batches(shard, _CHUNK_CLIPS, ["id", "audio"]):
             at = {i: row_at.pop((name, offset + i), None) for i in range(len(batch))}
             kept = [i for i, row in at.items() if row is not None]
             rows = np.array([at[i] for i in kept], int)
@@ -220,5 +220,5 @@ class _SplitFiles:
         if self.file is not None:
             self.file.close()
         self.files.append(self.folder / f"{self.split}-{len(self.files)}.parquet")
-        self.file = pq.ParquetWriter(self.files[-1], self.schema, compression="zstd")
+        self.file = pq.ParquetWriter(self.files[-1], self.schema, **PARQUET)
         self.file_bytes = 0

@@ -13,6 +13,9 @@ import pyarrow.parquet as pq
 from conceptcaps.errors import InputError
 from conceptcaps.fingerprint import module_fingerprint
 from conceptcaps.schemas import LEDGER
+from conceptcaps.shardlock import ShardLock
+
+PARQUET = {"compression": "zstd", "write_page_checksum": True}  # how every table is written
 
 
 @contextmanager
@@ -45,20 +48,47 @@ def write_table(path: str | Path, rows: Iterable[dict] | pa.Table, schema: pa.Sc
     """Write rows as parquet with exactly `schema`; row groups of 256 so that audio streams."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
     with atomic(path) as temporary:
-        pq.write_table(table.cast(schema), temporary, compression="zstd", row_group_size=256)
+        pq.write_table(table.cast(schema), temporary, row_group_size=256, **PARQUET)
 
 
 def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a parquet table.
+    """Read a parquet table and verify the checksums of what is read.
 
     Raises:
-        InputError: the file is missing, is not parquet or lacks a column.
+        InputError: the file is missing, damaged, not parquet or lacks a column.
     """
+    with _naming(path):
+        return pq.read_table(path, columns=columns, page_checksum_verification=True)
+
+
+def iter_batches(
+    path: str | Path, size: int, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield a parquet table in batches of `size` rows and verify their checksums.
+
+    Raises:
+        InputError: the file is missing, damaged, not parquet or lacks a column.
+    """
+    with _naming(path):
+        table = pq.ParquetFile(path, page_checksum_verification=True)
+        batches = table.iter_batches(size, columns=columns)
+    while True:
+        with _naming(path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+@contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+    """Turn what arrow says of a file into one message that names it."""
     try:
-        return pq.read_table(path, columns=columns)
-    except (OSError, pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise InputError(
-            f"{path}: cannot be read as a parquet table ({error}). Delete it and run again."
+            f"{path}: cannot be read as a parquet table ({error}). If it is damaged, delete it and "
+            "run again: it is made anew."
         ) from error
 
 
@@ -111,14 +141,17 @@ class Sidecar:
 
     The directory is not a declared output, so it survives a failed job, a retry and a kill. `key`
     names everything that the batches depend on: a sidecar left by other settings or by other code
-    is discarded, not mixed in.
+    is discarded, not mixed in. The shard is locked (see `conceptcaps.shardlock`) until `close` or
+    the end of the process: a job that outlived its run and its successor do not both write it.
     """
 
     def __init__(self, output: str | Path, *, key: str, code: str | Path, schema: pa.Schema):
-        """Open the sidecar of `output`; forget what another `key` or other code left there.
+        """Lock and open the sidecar of `output`; forget what another `key` or code left there.
 
         `code` is the `__file__` of the module that makes the batches.
         """
+        self.lock = ShardLock(output)
+        self.lock.acquire()
         key = f"{key}\n{module_fingerprint(code)}"
         self.directory = Path(f"{output}.partial")
         self.schema = schema
@@ -135,23 +168,30 @@ class Sidecar:
         if not path.is_file():
             return False
         try:
-            pq.read_metadata(path)
-        except (OSError, pa.ArrowInvalid):
+            read_table(path)
+        except InputError:
             path.unlink()
             return False
         return True
 
     def write(self, index: int, rows: list[dict]) -> None:
         """Keep the rows of batch `index`."""
+        self.lock.check()
         write_table(self._path(index), rows, self.schema)
 
     def rows(self) -> list[dict]:
-        """Return the rows of all finished batches, in batch order."""
+        """Return the rows of all finished batches, in batch order; the lock must still be ours."""
+        self.lock.check()
         return [row for path in sorted(self.directory.glob("*.parquet")) for row in read_rows(path)]
 
     def close(self) -> None:
-        """Remove the sidecar: its shard has been written."""
-        shutil.rmtree(self.directory)
+        """Remove the sidecar: its shard has been written.
+
+        A job that waits for the shard inherits the batches instead, and has nothing to make.
+        """
+        if not self.lock.awaited():
+            shutil.rmtree(self.directory)
+        self.lock.release()
 
     def _path(self, index: int) -> Path:
         return self.directory / f"{index:05d}.parquet"
