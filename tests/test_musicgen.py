@@ -10,66 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from scipy.stats import chisquare
-from transformers import (
-    EncodecConfig,
-    MusicgenConfig,
-    MusicgenDecoderConfig,
-    MusicgenForConditionalGeneration,
-    T5Config,
-)
+from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
 from conceptcaps import clips, io, musicgen, schemas, seeding
 from conceptcaps.errors import InputError
-from conceptcaps.mini_tokenizer import train_tokenizer
 from conceptcaps.sampling import ItemSampler
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow/scripts"
-RATE, CODES = 8000, 32
+RATE = tiny_models.MUSICGEN_RATE_HZ
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """A MusicGen of 2 + 2 layers, 4 codebooks of 32 codes, 250 frames a second, 512 positions."""
-    torch.set_num_threads(1)  # two spinning threads are 20 times slower on a busy machine
-    torch.manual_seed(0)
-    texts = ["a slow jazz piece with piano", "a fast metal song with drums and bass"]
-    tokenizer = train_tokenizer(
-        texts, vocab_size=300, special={"pad_token": "<pad>", "eos_token": "</s>"}
-    )
-    tokenizer.model_max_length = 32
-    text = T5Config(vocab_size=300, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
-    codec = EncodecConfig(
-        sampling_rate=RATE, num_filters=4, hidden_size=16, codebook_dim=16, codebook_size=CODES,
-        upsampling_ratios=[8, 4], num_lstm_layers=1, target_bandwidths=[5.0],
-    )  # fmt: skip
-    decoder = MusicgenDecoderConfig(
-        vocab_size=CODES, max_position_embeddings=512, num_hidden_layers=2, ffn_dim=32,
-        num_attention_heads=2, hidden_size=16, num_codebooks=4, audio_channels=1,
-        pad_token_id=CODES, bos_token_id=CODES,
-    )  # fmt: skip
-    config = MusicgenConfig(
-        text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict()
-    )
-    model = MusicgenForConditionalGeneration(config)
-    for layer in model.audio_encoder.quantizer.layers:
-        layer.codebook.embed.normal_(std=3)  # as initialised, all codes are the same zeros
-    with torch.no_grad():  # as initialised, texts change nothing and all tokens are as likely
-        model.enc_to_dec_proj.weight *= 50
-        for layer in model.decoder.model.decoder.layers:
-            layer.encoder_attn.v_proj.weight *= 20
-            layer.encoder_attn.out_proj.weight *= 20
-        for head in model.decoder.lm_heads:
-            head.weight *= 20
-    model.generation_config.update(
-        pad_token_id=CODES, bos_token_id=CODES, decoder_start_token_id=CODES,
-        do_sample=True, guidance_scale=3.0, max_length=1500,
-    )  # as the public checkpoints  # fmt: skip
-    path = tmp_path_factory.mktemp("musicgen")
-    model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return str(path)
+def model():
+    return tiny_models.musicgen()
 
 
 @pytest.fixture
@@ -172,7 +128,7 @@ def test_not_finite_logits_are_lost_items(tmp_path, spec, model):
     output, ledger = play(tmp_path, replace(spec, model=str(tmp_path / "broken")))
     rows = {row["id"]: row for row in io.read_rows(ledger)}
     assert {row["status"] for row in rows.values()} == {"not_finite", "no_caption"}
-    assert rows["cc-0"]["reason"] == "logits that are not finite (float32)"
+    assert rows["cc-0"]["reason"] == "logits at step 0 that are not finite (float32)"
     assert io.read_table(output).num_rows == 0
 
 
@@ -250,46 +206,50 @@ def test_clips_do_not_depend_on_batch_or_neighbours(tmp_path, spec):
     assert together["cc-0"] != together["cc-5"]  # the same caption, another item
 
 
-def tokens_by_hand(generator, texts, seeds, *, frames):
-    """Return codes [B, 4, frames]: whole forward passes, guidance, noise, then the delays."""
-    inputs = generator._tokenize(texts)
-    states = generator.model.text_encoder(**inputs).last_hidden_state
-    mask = inputs["attention_mask"]
-    sampler = ItemSampler(seeds, rows_per_item=4)
-    tokens = torch.full((4 * len(texts), 1), CODES)
-    for step in range(1, frames + 4):
-        logits = generator.model(
-            encoder_outputs=(torch.cat([states, torch.zeros_like(states)]),),
-            attention_mask=torch.cat([mask, torch.zeros_like(mask)]),
-            decoder_input_ids=tokens.repeat(2, 1),
-        ).logits[:, -1]
-        conditional, null = logits.chunk(2)
-        scores = sampler(None, null + generator.spec.guidance_scale * (conditional - null))
-        drawn = scores.argmax(-1).reshape(-1, 4)
-        for book in range(4):
-            if not book < step <= book + frames:
-                drawn[:, book] = CODES
-        tokens = torch.cat([tokens, drawn.reshape(-1, 1)], dim=1)
-    tokens = tokens.reshape(len(texts), 4, -1)
-    return torch.stack([tokens[:, k, k + 1 : k + 1 + frames] for k in range(4)], dim=1)
-
-
-@torch.inference_mode()
-def test_tokens_are_drawn_from_guided_logits(spec, monkeypatch):
+def test_codes_are_stored_and_decode_to_the_clip(tmp_path, spec):
+    output, _ = play(tmp_path, replace(spec, level_dbfs=None, peak_dbfs=0.0))
     generator = musicgen.Generator(spec)
-    texts, seeds = [CAPTIONS[0][1], CAPTIONS[1][1]], [11, 12]
-    decode, seen = generator.model.audio_encoder.decode, {}
-    monkeypatch.setattr(
-        generator.model.audio_encoder,
-        "decode",
-        lambda codes, **options: seen.update(codes=codes) or decode(codes, **options),
-    )
-    generator.play(texts, seeds)
-    expected = tokens_by_hand(generator, texts, seeds, frames=25)
-    assert seen["codes"][0].tolist() == expected.tolist()
-    generator.spec = replace(spec, guidance_scale=1.0)
-    generator.play(texts, seeds)
-    assert seen["codes"][0].tolist() != expected.tolist()
+    for row in io.read_rows(output):
+        codes = clips.unpack_codes(row)
+        assert codes.shape == (4, 25) and codes.dtype == np.int16
+        assert row["codes_sha256"] == clips.sha256(row["codes"])
+        wave = generator.waves(torch.from_numpy(codes.astype(int))[None])[0, 0]
+        heard, _ = clips.decode(row["audio"]["bytes"])
+        np.testing.assert_allclose(heard, wave * 10 ** (row["gain_db"] / 20), atol=2 / 32768)
+
+
+def test_a_batch_that_does_not_fit_is_halved(spec, monkeypatch, capsys):
+    generator = musicgen.Generator(replace(spec, batch_size=8))
+    texts, seeds = [caption for _, caption in CAPTIONS], list(range(6))
+    whole, _ = generator.compose(texts, seeds)
+    compose = generator.engine.compose
+
+    def small(prompts, *arguments, **options):
+        if len(prompts) > limit:
+            raise torch.OutOfMemoryError("no room")
+        return compose(prompts, *arguments, **options)
+
+    limit = 2
+    monkeypatch.setattr(generator.engine, "compose", small)
+    assert torch.equal(generator.compose(texts, seeds)[0], whole)
+    assert "from now on 1 clips at a time" in capsys.readouterr().out
+    limit = 0
+    with pytest.raises(InputError, match="one clip of"):
+        generator.compose(texts, seeds)
+
+
+def test_long_captions_are_cut_and_counted(spec, capsys):
+    generator = musicgen.Generator(spec)
+    generator.compose(["metal", "a slow jazz piece with piano " * 20], [1, 2])
+    assert "1 of 2 captions were cut at 32 tokens (1 so far)" in capsys.readouterr().out
+
+
+def test_another_kind_of_checkpoint_is_named(tmp_path, spec, model):
+    other = tmp_path / "t5"
+    MusicgenForConditionalGeneration.from_pretrained(model).text_encoder.save_pretrained(other)
+    AutoTokenizer.from_pretrained(model).save_pretrained(other)
+    with pytest.raises(InputError, match=r"is a 't5' checkpoint"):
+        play(tmp_path, replace(spec, model=str(other)))
 
 
 def test_sampled_first_tokens_follow_the_softmax(spec):
@@ -352,4 +312,4 @@ def test_a_missing_tokenizer_is_named(tmp_path, spec, model):
 def test_longest_clip_fits(spec):
     with pytest.raises(InputError):
         musicgen.Generator(replace(spec, duration_s=2.041))
-    assert musicgen.Generator(replace(spec, duration_s=2.036)).steps == 512
+    assert musicgen.Generator(replace(spec, duration_s=2.036)).frames == 512 - 3

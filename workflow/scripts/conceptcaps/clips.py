@@ -16,7 +16,7 @@ from conceptcaps.io import iter_batches
 def encode_flac(
     wave: np.ndarray, sampling_rate: int, *, peak: float, rms: float | None = None
 ) -> tuple[bytes, float]:
-    """Encode a mono wave ([T] float in any range) as 16-bit FLAC.
+    """Encode a wave ([T] or [channels, T], float in any range) as 16-bit FLAC.
 
     The wave is brought to the level `rms`, if one is given, but nowhere above `peak` (full scale =
     1 for both): it is turned down, never clipped. Returns the bytes and the gain applied in dB.
@@ -28,7 +28,11 @@ def encode_flac(
     gain = min(wanted, peak / highest) if highest > 0 else 1.0
     buffer = stdio.BytesIO()
     sf.write(
-        buffer, np.asarray(wave * gain, np.float32), sampling_rate, format="FLAC", subtype="PCM_16"
+        buffer,
+        np.asarray(wave * gain, np.float32).T,
+        sampling_rate,
+        format="FLAC",
+        subtype="PCM_16",
     )
     return buffer.getvalue(), float(20 * np.log10(gain))
 
@@ -52,6 +56,17 @@ def decode(data: bytes | str | Path, sampling_rate: int | None = None) -> tuple[
     if sampling_rate and rate != sampling_rate:
         wave, rate = soxr.resample(wave, rate, sampling_rate), sampling_rate
     return wave, rate
+
+
+def pack_codes(codes: np.ndarray) -> dict:
+    """Return EnCodec codes [K, T] as the columns codes, codebooks and codes_sha256."""
+    data = np.ascontiguousarray(codes, dtype="<i2").tobytes()
+    return {"codes": data, "codebooks": len(codes), "codes_sha256": sha256(data)}
+
+
+def unpack_codes(row: dict) -> np.ndarray:
+    """Return the codes of a row as [K, T] int16."""
+    return np.frombuffer(row["codes"], dtype="<i2").reshape(row["codebooks"], -1)
 
 
 def sha256(data: bytes) -> str:

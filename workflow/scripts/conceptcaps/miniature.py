@@ -68,7 +68,7 @@ def play(*, spec: musicgen.Spec, clip_s: float, items: int, seed: int, output: s
     sources = {
         "reference": waves[items:],
         "played": waves[:items],
-        "codec": mini_codec.reconstruct(generator.model.audio_encoder, waves[:items]),
+        "codec": mini_codec.reconstruct(generator.engine.codec, waves[:items]),
         "generated": _generate(generator, captions[:items], seed=seed),
         "noise": torch.from_numpy(rng.standard_normal((items, samples), dtype=np.float32)),
     }
@@ -114,7 +114,7 @@ def _generate(generator: musicgen.Generator, captions: list[str], *, seed: int) 
     size = generator.spec.batch_size
     seeds = [seeding.item_seed(seed, "miniature/generated", str(k)) for k in range(len(captions))]
     waves = [
-        generator.play(captions[start : start + size], seeds[start : start + size])[0]
+        generator.play(captions[start : start + size], seeds[start : start + size])[:, 0]
         for start in runlog.progress(range(0, len(captions), size), what="generated batches")
     ]
     return torch.from_numpy(np.concatenate(waves))

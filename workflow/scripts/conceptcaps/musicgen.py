@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,16 +16,12 @@ import pyarrow as pa
 import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
-from transformers import (
-    AutoTokenizer,
-    LogitsProcessor,
-    LogitsProcessorList,
-    MusicgenForConditionalGeneration,
-)
+from transformers import AutoConfig, AutoTokenizer, MusicgenConfig, MusicgenForConditionalGeneration
 
 from conceptcaps import clips, io, results, runlog, schemas, seeding
+from conceptcaps.draws import Sampling
 from conceptcaps.errors import InputError
-from conceptcaps.sampling import ItemSampler
+from conceptcaps.musicgen_engine import Engine
 
 # One row per item of a batch, lost ones included, so that a resumed shard has the whole ledger.
 _BATCH = pa.schema([*schemas.AUDIO, ("status", pa.string()), ("reason", pa.string())])
@@ -68,12 +65,7 @@ def generate_shard(*, captions, arm: str, spec: Spec, seed: int, output, ledger)
     missing = [index for index in range(len(batches)) if index not in sidecar]
     print(f"{output}: {len(requested)} captions, {len(missing)} of {len(batches)} batches to play")
     if missing:
-        generator = Generator(spec)
-        for index in runlog.progress(missing, what="batches"):
-            started = time.monotonic()
-            rows = _play_batch(generator, batches[index], arm=arm, seed=seed, model=model)
-            sidecar.write(index, rows)
-            _log_batch(index, len(batches), rows, time.monotonic() - started)
+        _play(Generator(spec), batches, missing, sidecar, arm=arm, seed=seed, model=model)
     rows = sidecar.rows()
     kept = [
         {name: row[name] for name in schemas.AUDIO.names} for row in rows if row["status"] == "ok"
@@ -84,77 +76,86 @@ def generate_shard(*, captions, arm: str, spec: Spec, seed: int, output, ledger)
 
 
 class Generator:
-    """A MusicGen checkpoint with its tokenizer, ready to turn captions into waves.
+    """A MusicGen checkpoint with its tokenizer, ready to turn captions into codes and waves.
 
     Attributes:
         sampling_rate_hz: of the codec.
         samples: per clip, round(duration_s * sampling_rate_hz).
-        steps: new tokens per codebook row: frames + codebooks - 1, for the delay pattern.
+        frames: of codes per clip, the fewest that hold the samples.
+        cut: captions so far that were longer than the text encoder reads.
     """
 
     def __init__(self, spec: Spec):
         """Load the checkpoint on the GPU if there is one, else on the CPU."""
         self.spec = spec
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.model, self.tokenizer = _load(spec, self.device)
-        codec, decoder = self.model.config.audio_encoder, self.model.config.decoder
-        self.codebooks = decoder.num_codebooks
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model, self.tokenizer = _load(spec)
+        codec = model.config.audio_encoder
         self.sampling_rate_hz = codec.sampling_rate
         self.samples = round(spec.duration_s * codec.sampling_rate)
-        self.steps = (
-            math.ceil(self.samples / math.prod(codec.upsampling_ratios)) + self.codebooks - 1
-        )
-        _check_fit(spec, decoder, self.steps, codec)
+        hop = math.prod(codec.upsampling_ratios)  # samples a frame
+        self.frames = math.ceil(self.samples / hop)
+        self.engine = Engine(model, device=device, dtype=getattr(torch, spec.dtype))
+        _check_fit(spec, self.engine, frames=self.frames, frame_s=hop / codec.sampling_rate)
+        self.sampling = Sampling(spec.guidance_scale, spec.temperature, spec.top_k)
+        self.cut = 0
+        self.clips_at_once = spec.batch_size
+        if device == "cuda":
+            free, _ = torch.cuda.mem_get_info()
+            a_clip = self.engine.cache_bytes(frames=self.frames, guided=spec.guidance_scale > 1)
+            self.clips_at_once = max(1, min(spec.batch_size, int(0.85 * free / a_clip)))
 
-    @torch.inference_mode()
-    def play(self, texts: list[str], seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Return waves [B, samples] float32 and whether all of a clip's logits were finite [B]."""
-        watch = _FiniteWatch(len(texts))
-        sampler = ItemSampler(
-            seeds,
-            rows_per_item=self.codebooks,
-            temperature=self.spec.temperature,
-            top_k=self.spec.top_k,
-        )
-        waves = self.model.generate(
-            **self._tokenize(texts),
-            do_sample=False,  # ItemSampler samples; the argmax of its scores is the draw
-            guidance_scale=self.spec.guidance_scale,
-            max_new_tokens=self.steps,
-            logits_processor=_BehindGuidance([watch, sampler]),
-        )  # (B, 1, T)
-        return waves[:, 0, : self.samples].float().cpu().numpy(), watch.finite.cpu().numpy()
+    def play(self, texts: list[str], seeds: list[int]) -> np.ndarray:
+        """Return waves [B, channels, samples] float32."""
+        return self.waves(self.compose(texts, seeds)[0].cpu())
 
-    def _tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
+    def compose(self, texts: list[str], seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return codes [B, codebooks, frames] and the first broken step [B], -1 for none.
+
+        As many clips at a time as fit the GPU's memory: halved when they do not.
+        """
+        prompts = self._tokenize(texts)
+        done: list[tuple[torch.Tensor, torch.Tensor]] = []
+        start = 0
+        while start < len(texts):
+            part = slice(start, start + self.clips_at_once)
+            try:
+                done.append(
+                    self.engine.compose(
+                        prompts[part], seeds[part], frames=self.frames, sampling=self.sampling
+                    )
+                )
+            except torch.OutOfMemoryError as error:
+                self._halve(len(prompts[part]), error)
+            else:
+                start = part.stop
+        codes, broken = zip(*done, strict=True)
+        return torch.cat(codes), torch.cat(broken)
+
+    def waves(self, codes: torch.Tensor) -> np.ndarray:
+        """Return waves [B, channels, samples] float32 of codes [B, codebooks, frames]."""
+        return self.engine.decode(codes)[..., : self.samples].numpy()
+
+    def _halve(self, clips: int, error: Exception) -> None:
+        if clips == 1:
+            raise InputError(
+                f"audio.duration_s: one clip of {self.spec.duration_s} s does not fit the GPU's "
+                f"memory ({_first_line(error)}). Shorten it, or use a larger GPU."
+            ) from error
+        self.clips_at_once = clips // 2
+        self.engine.forget()
+        torch.cuda.empty_cache()
+        print(f"out of memory: from now on {self.clips_at_once} clips at a time", flush=True)
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
         limit = self.tokenizer.model_max_length
-        cut = sum(len(ids) > limit for ids in self.tokenizer(texts, verbose=False)["input_ids"])
-        if cut:
-            print(f"{cut} of {len(texts)} captions were cut at {limit} tokens")
-        encoded = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        return {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
-
-
-class _BehindGuidance(LogitsProcessorList):
-    """Processors that see guided logits, [B * codebooks, V].
-
-    MusicGen's `generate` appends classifier-free guidance to the caller's list, hence behind them:
-    they would see conditional and unconditional rows apart. Here what is appended goes first.
-    """
-
-    def append(self, processor: LogitsProcessor) -> None:
-        self.insert(0, processor)
-
-
-class _FiniteWatch(LogitsProcessor):
-    """Remember for each item whether all its logits were finite; change nothing."""
-
-    def __init__(self, items: int):
-        self.finite = torch.ones(items, dtype=torch.bool)
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        finite = scores.isfinite().reshape(len(self.finite), -1).all(dim=1)
-        self.finite = self.finite.to(scores.device) & finite
-        return scores
+        whole = self.tokenizer(texts, verbose=False)["input_ids"]
+        cut = sum(len(ids) > limit for ids in whole)
+        if not cut:
+            return whole
+        self.cut += cut
+        print(f"{cut} of {len(texts)} captions were cut at {limit} tokens ({self.cut} so far)")
+        return self.tokenizer(texts, truncation=True)["input_ids"]
 
 
 def resolve_model(model: str, revision: str | None) -> str:
@@ -177,7 +178,7 @@ def resolve_model(model: str, revision: str | None) -> str:
     return f"{model}@{Path(config).parent.name}"  # .../snapshots/<commit>/config.json
 
 
-def _load(spec: Spec, device: str):
+def _load(spec: Spec):
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
     except (OSError, ValueError, KeyError) as error:
@@ -189,15 +190,18 @@ def _load(spec: Spec, device: str):
     ):
         raise InputError(_tokenless(spec.model, "its vocabulary is empty"))
     try:
+        config = AutoConfig.from_pretrained(spec.model, revision=spec.revision)
+        if not isinstance(config, MusicgenConfig):
+            raise InputError(
+                f"audio.model: {spec.model} is a '{config.model_type}' checkpoint. "
+                "Name one of MusicGen (model type 'musicgen')."
+            )
         model = MusicgenForConditionalGeneration.from_pretrained(
-            spec.model,
-            revision=spec.revision,
-            dtype=getattr(torch, spec.dtype),
-            use_safetensors=True,
+            spec.model, revision=spec.revision, dtype=torch.float32, use_safetensors=True
         )
     except (OSError, ValueError, AttributeError, SafetensorError) as error:
         raise InputError(_unloadable(spec.model, spec.revision, error)) from error
-    return model.to(device).eval(), tokenizer
+    return model, tokenizer
 
 
 def _tokenless(model: str, why: str) -> str:
@@ -218,19 +222,17 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
-def _check_fit(spec: Spec, decoder, steps: int, codec) -> None:
-    if decoder.audio_channels != 1:
-        raise InputError(f"audio.model: {spec.model} is stereo; use a mono MusicGen checkpoint.")
+def _check_fit(spec: Spec, engine: Engine, *, frames: int, frame_s: float) -> None:
     if spec.guidance_scale < 1:
         raise InputError(
             f"audio.guidance_scale: {spec.guidance_scale} is below 1 (1 = no guidance)."
         )
-    positions = decoder.max_position_embeddings
-    if steps > positions:
-        longest = (positions - decoder.num_codebooks + 1) * math.prod(codec.upsampling_ratios)
+    steps = frames + engine.delay
+    if steps > engine.positions:
+        longest = (engine.positions - engine.delay) * frame_s
         raise InputError(
             f"audio.duration_s: {spec.duration_s} s takes {steps} positions, but {spec.model} has "
-            f"{positions}: at most {longest / codec.sampling_rate:.2f} s."
+            f"{engine.positions}: at most {longest:.2f} s."
         )
 
 
@@ -249,26 +251,72 @@ def _key(playable: list[dict], *, arm: str, spec: Spec, seed: int, model: str) -
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _play_batch(
-    generator: Generator, batch: list[dict], *, arm: str, seed: int, model: str
-) -> list[dict]:
-    seeds = [seeding.item_seed(seed, f"audio/{arm}", row["id"]) for row in batch]
-    try:
-        waves, finite = generator.play([row["caption"] for row in batch], seeds)
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"audio.batch_size: {generator.spec.batch_size} clips of {generator.spec.duration_s} s "
-            f"do not fit the GPU's memory ({_first_line(error)}). Lower it."
-        ) from error
-    return [
-        {"id": row["id"], "seed": item_seed, "model": model, **_encode(wave, ok, generator)}
-        for row, item_seed, wave, ok in zip(batch, seeds, waves, finite, strict=True)
+def _play(
+    generator: Generator,
+    batches: list[list[dict]],
+    missing: list[int],
+    sidecar: io.Sidecar,
+    *,
+    arm: str,
+    seed: int,
+    model: str,
+) -> None:
+    """Play the missing batches into the sidecar.
+
+    On a GPU the codec and FLAC work on one batch while the engine composes the next: at most two
+    batches are in memory.
+    """
+    overlap = generator.engine.device.type == "cuda"
+    with ThreadPoolExecutor(max_workers=1) as finisher:
+        behind: Future | None = None
+        for index in runlog.progress(missing, what="batches"):
+            started = time.monotonic()
+            batch = batches[index]
+            seeds = [seeding.item_seed(seed, f"audio/{arm}", row["id"]) for row in batch]
+            codes, broken = generator.compose([row["caption"] for row in batch], seeds)
+            facts = [
+                {"id": row["id"], "seed": item_seed, "model": model}
+                for row, item_seed in zip(batch, seeds, strict=True)
+            ]
+            if behind:
+                behind.result()
+            behind = finisher.submit(
+                _finish, generator, sidecar, index, facts, codes.cpu(), broken.tolist(), started
+            )
+            if not overlap:
+                behind.result()
+        if behind:
+            behind.result()
+
+
+def _finish(
+    generator: Generator,
+    sidecar: io.Sidecar,
+    index: int,
+    facts: list[dict],
+    codes: torch.Tensor,
+    broken: list[int],
+    started: float,
+) -> None:
+    """Decode and encode one batch and keep its rows."""
+    waves = generator.waves(codes)
+    encoded = [
+        _encode(wave, clip.astype(np.int16), step, generator)
+        for wave, clip, step in zip(waves, codes.numpy(), broken, strict=True)
     ]
+    rows = [fact | clip for fact, clip in zip(facts, encoded, strict=True)]
+    sidecar.write(index, rows)
+    seconds, lost = time.monotonic() - started, sum(row["status"] != "ok" for row in rows)
+    print(
+        f"batch {index + 1}: {len(rows)} clips in {seconds:.1f} s "
+        f"({len(rows) / seconds:.2f} clips/s), {lost} lost",
+        flush=True,
+    )
 
 
-def _encode(wave: np.ndarray, finite: bool, generator: Generator) -> dict:
-    if not finite or not np.isfinite(wave).all():
-        what = "samples" if finite else "logits"
+def _encode(wave: np.ndarray, codes: np.ndarray, broken: int, generator: Generator) -> dict:
+    if broken >= 0 or not np.isfinite(wave).all():
+        what = f"logits at step {broken}" if broken >= 0 else "samples"
         return {
             "status": "not_finite",
             "reason": f"{what} that are not finite ({generator.spec.dtype})",
@@ -283,9 +331,10 @@ def _encode(wave: np.ndarray, finite: bool, generator: Generator) -> dict:
     return {
         "audio": {"bytes": data, "path": None},
         "sampling_rate": rate,
-        "duration_s": len(wave) / rate,
+        "duration_s": wave.shape[-1] / rate,
         "gain_db": gain_db,
         "sha256": clips.sha256(data),
+        **clips.pack_codes(codes),
         "status": "ok",
         "reason": "",
     }
@@ -298,12 +347,3 @@ def _ledger(requested: list[dict], rows: list[dict]) -> list[dict]:
         {"id": row["id"], **{name: played.get(row["id"], lost)[name] for name in lost}}
         for row in requested
     ]
-
-
-def _log_batch(index: int, of: int, rows: list[dict], seconds: float) -> None:
-    lost = sum(row["status"] != "ok" for row in rows)
-    print(
-        f"batch {index + 1} of {of}: {len(rows)} clips in {seconds:.1f} s "
-        f"({len(rows) / seconds:.2f} clips/s), {lost} lost",
-        flush=True,
-    )

@@ -71,13 +71,16 @@ CAPTIONS = pa.schema(
 AUDIO = pa.schema(
     [
         ("id", pa.string()),
-        ("audio", _audio),  # 16-bit FLAC, mono
+        ("audio", _audio),  # 16-bit FLAC
         ("sampling_rate", pa.int32()),
         ("duration_s", pa.float64()),
         ("gain_db", pa.float64()),  # level change applied before the 16-bit conversion
         ("seed", pa.uint64()),
         ("sha256", pa.string()),  # of the FLAC bytes
         ("model", pa.string()),
+        ("codes", pa.binary()),  # EnCodec codes, little-endian int16 [codebooks, frames]
+        ("codebooks", pa.int16()),
+        ("codes_sha256", pa.string()),
     ]
 )
 REAL_AUDIO = pa.schema(

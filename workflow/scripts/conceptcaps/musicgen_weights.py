@@ -1,0 +1,82 @@
+"""The weights of a MusicGen decoder as the engine wants them: few and large matrices."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import MusicgenForConditionalGeneration
+
+Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight, bias, epsilon
+
+
+@dataclass
+class Layer:
+    """Weights of one decoder layer; linear ones are [out, in], of width D."""
+
+    norms: list[Norm]  # before self-attention, cross-attention, feed-forward
+    qkv: torch.Tensor  # [3D, D]
+    out: torch.Tensor
+    cross_q: torch.Tensor
+    cross_kv: torch.Tensor  # [2D, D]
+    cross_out: torch.Tensor
+    fc1: torch.Tensor
+    fc2: torch.Tensor
+
+
+@dataclass
+class Weights:
+    """A whole decoder of K codebooks with V codes, and the start token V."""
+
+    embedding: torch.Tensor  # [K * (V + 1), D], codebook after codebook
+    positions: torch.Tensor  # [the most steps, D]
+    layers: list[Layer]
+    last_norm: Norm
+    heads: torch.Tensor  # [K * V, D] float32
+
+
+def pack(
+    model: MusicgenForConditionalGeneration, *, device: torch.device, dtype: torch.dtype
+) -> Weights:
+    """Copy the decoder's weights to the device.
+
+    Raises:
+        TypeError: a projection has a bias. MusicGen's have none, and the engine leaves out what
+            then is exactly zero.
+    """
+
+    def packed(*weights: torch.Tensor, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.cat([weight.detach().to(device, dtype) for weight in weights])
+
+    def norm(module: torch.nn.LayerNorm) -> Norm:
+        return packed(module.weight), packed(module.bias), module.eps
+
+    def layer(module) -> Layer:
+        own, text = module.self_attn, module.encoder_attn
+        return Layer(
+            norms=[
+                norm(module.self_attn_layer_norm),
+                norm(module.encoder_attn_layer_norm),
+                norm(module.final_layer_norm),
+            ],
+            qkv=packed(*map(_weight, (own.q_proj, own.k_proj, own.v_proj))),
+            out=packed(_weight(own.out_proj)),
+            cross_q=packed(_weight(text.q_proj)),
+            cross_kv=packed(_weight(text.k_proj), _weight(text.v_proj)),
+            cross_out=packed(_weight(text.out_proj)),
+            fc1=packed(_weight(module.fc1)),
+            fc2=packed(_weight(module.fc2)),
+        )
+
+    decoder = model.decoder.model.decoder
+    return Weights(
+        embedding=packed(*[table.weight for table in decoder.embed_tokens]),
+        positions=packed(decoder.embed_positions.weights),
+        layers=[layer(module) for module in decoder.layers],
+        last_norm=norm(decoder.layer_norm),
+        heads=packed(*map(_weight, model.decoder.lm_heads), dtype=torch.float32),
+    )
+
+
+def _weight(linear: torch.nn.Linear) -> torch.Tensor:
+    if linear.bias is not None:
+        raise TypeError("a projection of this MusicGen has a bias: it is not one for the engine")
+    return linear.weight
