@@ -1,0 +1,222 @@
+"""Clips per hour: the engine beside transformers' generate, in pairs, in one run.
+
+    python benchmarks/musicgen.py --model resources/mini/models/musicgen --batch 16 --seconds 4
+    python benchmarks/musicgen.py --shape large --batch 16 64 --seconds 30 --dtype bfloat16
+
+Needs torch, transformers and numpy. Without a checkpoint, random weights of a published shape
+serve: speed does not depend on what they are. Methods take turns; ratios are of the same turn,
+and their median is printed. The roofline is what reading the decoder's weights once a step, and
+the keys and values of the length reached, would take at the copy bandwidth of the same run.
+"""
+
+import argparse
+import json
+import math
+import platform
+import resource
+import statistics
+import sys
+import time
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import (
+    EncodecConfig,
+    MusicgenConfig,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
+    T5Config,
+)
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "workflow/scripts"))
+
+from conceptcaps.draws import Sampling
+from conceptcaps.musicgen_engine import Engine
+
+SHAPES = {  # layers, width, heads: Copet et al. 2023, section 3.1
+    "small": (24, 1024, 16),
+    "medium": (48, 1536, 24),
+    "large": (48, 2048, 32),
+}
+DATASET = 21_433  # clips of the published set
+SAMPLING = Sampling(guidance_scale=3.3, temperature=1.0, top_k=50)
+PROMPT_TOKENS = (14, 22, 30, 41)  # of the clips of a batch, in turn
+
+
+def build(shape: str) -> MusicgenForConditionalGeneration:
+    """Return random weights of a published shape, with T5-base and the 32 kHz codec."""
+    layers, width, heads = SHAPES[shape]
+    text = T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12)
+    codec = EncodecConfig(
+        sampling_rate=32_000, num_filters=64, hidden_size=128, codebook_size=2048, codebook_dim=128,
+        upsampling_ratios=[8, 5, 4, 4], target_bandwidths=[2.2], use_causal_conv=False,
+    )  # fmt: skip
+    decoder = MusicgenDecoderConfig(
+        num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, ffn_dim=4 * width
+    )
+    config = MusicgenConfig(
+        text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict()
+    )
+    model = MusicgenForConditionalGeneration(config)
+    model.generation_config.update(
+        pad_token_id=2048, bos_token_id=2048, decoder_start_token_id=2048, max_length=1500
+    )
+    return model
+
+
+def copy_bandwidth(device: str) -> float:
+    """Return the bytes per second of reading and writing 256 MB, best of five."""
+    source = torch.empty(2**26, device=device)
+    target, times = torch.empty_like(source), []
+    for _ in range(6):
+        times.append(timed(lambda: target.copy_(source), device)[0])
+    return 2 * source.nbytes / min(times[1:])
+
+
+def timed(work, device: str):
+    """Return seconds and the result of `work()`."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    result = work()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, result
+
+
+def roofline_s(engine: Engine, *, clips: int, frames: int, bandwidth: float) -> float:
+    """Return the least seconds that reading weights and cache takes."""
+    weights = engine.weights
+    matrices = [
+        getattr(layer, name).nbytes
+        for layer in weights.layers
+        for name in ("qkv", "out", "cross_q", "cross_out", "fc1", "fc2")
+    ]
+    steps = frames + engine.delay
+    cache = clips * engine.cache_bytes(frames=frames) * (steps + 1) / 2  # half on average
+    return (steps * (sum(matrices) + weights.heads.nbytes) + cache) / bandwidth
+
+
+def methods(model, engine: Engine, *, clips: int, frames: int, device: str) -> dict:
+    """Return {name: function that makes the waves of one batch}."""
+    generator = torch.Generator().manual_seed(0)
+    size = model.config.text_encoder.vocab_size
+    lengths = [PROMPT_TOKENS[i % len(PROMPT_TOKENS)] for i in range(clips)]
+    prompts = [torch.randint(3, size, (n,), generator=generator).tolist() for n in lengths]
+    ids = torch.zeros(clips, max(lengths), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)], mask[row, : len(prompt)] = torch.tensor(prompt), 1
+    ids, mask = ids.to(device), mask.to(device)
+
+    def generate(attention: str):
+        model.set_attn_implementation({"decoder": attention})
+        return model.generate(
+            input_ids=ids, attention_mask=mask, do_sample=True, top_k=SAMPLING.top_k,
+            guidance_scale=SAMPLING.guidance_scale, max_new_tokens=frames + engine.delay,
+        )  # fmt: skip
+
+    def play():
+        codes, _ = engine.compose(prompts, list(range(clips)), frames=frames, sampling=SAMPLING)
+        return engine.decode(codes.cpu())
+
+    return {
+        "transformers eager": lambda: generate("eager"),
+        "transformers sdpa": lambda: generate("sdpa"),
+        "engine": play,
+    }
+
+
+def measure(model, engine: Engine, *, clips: int, options) -> list[dict]:
+    """Return a row per method for one batch size."""
+    codec = model.config.audio_encoder
+    frames = math.ceil(options.seconds * codec.sampling_rate / math.prod(codec.upsampling_ratios))
+    ways = methods(model, engine, clips=clips, frames=frames, device=options.device)
+    times = {name: [] for name in ways}
+    peaks = {}
+    for turn in range(options.repeats + 1):  # the first warms up
+        for name, work in ways.items():
+            if options.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            seconds, _ = timed(work, options.device)
+            if turn:
+                times[name].append(seconds)
+            if options.device == "cuda":
+                peaks[name] = torch.cuda.max_memory_allocated()
+    bandwidth = copy_bandwidth(options.device)
+    least = roofline_s(engine, clips=clips, frames=frames, bandwidth=bandwidth)
+    rows = []
+    for name, taken in times.items():
+        seconds = statistics.median(taken)
+        row = {
+            "method": name,
+            "batch": clips,
+            "seconds_a_batch": seconds,
+            "steps_per_s": (frames + engine.delay) / seconds,
+            "clips_per_h": 3600 * clips / seconds,
+            "real_time_factor": clips * options.seconds / seconds,
+            "share_of_roofline": least / seconds,
+            "hours_for_dataset": DATASET * seconds / clips / 3600,
+            "peak_gb": peaks.get(name, 0) / 1e9 or None,
+            "copy_gb_per_s": bandwidth / 1e9,
+        }
+        for other in ("transformers eager", "transformers sdpa"):
+            ratios = [a / b for a, b in zip(times[other], taken, strict=True)]
+            row[f"times_{other.replace(' ', '_')}"] = statistics.median(ratios)
+        rows.append(row)
+        print(
+            f"{name:20} {clips:5} {row['steps_per_s']:9.1f} {row['clips_per_h']:10.0f} "
+            f"{row['real_time_factor']:9.2f} {100 * row['share_of_roofline']:8.1f} % "
+            f"{row['hours_for_dataset']:9.1f} {row['times_transformers_eager']:8.2f} "
+            f"{row['times_transformers_sdpa']:8.2f}",
+            flush=True,
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="directory of a checkpoint; else --shape")
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--batch", type=int, nargs="+", default=[2])
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of a clip")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    parser.add_argument("--threads", type=int, default=1, help="on a CPU")
+    parser.add_argument("--output", default="benchmark-musicgen.json")
+    options = parser.parse_args()
+    options.device = "cuda" if torch.cuda.is_available() else "cpu"
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(options.threads)
+    if options.model:
+        model = MusicgenForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32)
+    else:
+        model = build(options.shape)
+    model.eval()
+    dtype = getattr(torch, options.dtype)
+    engine = Engine(model, device=options.device, dtype=dtype)
+    if dtype != torch.float32:  # transformers' own become half; the engine keeps float32
+        engine.codec, engine.text_encoder = map(deepcopy, (engine.codec, engine.text_encoder))
+    model.to(options.device, dtype)
+    print(
+        f"{'method':20} {'batch':>5} {'steps/s':>9} {'clips/h':>10} {'real time':>9} "
+        f"{'roofline':>10} {'h for set':>9} {'x eager':>8} {'x sdpa':>8}"
+    )
+    with torch.inference_mode():
+        rows = [
+            row
+            for clips in options.batch
+            for row in measure(model, engine, clips=clips, options=options)
+        ]
+    device = torch.cuda.get_device_name() if options.device == "cuda" else platform.machine()
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    record = vars(options) | {"device_name": device, "peak_resident_gb": resident} | versions
+    Path(options.output).write_text(json.dumps(record | {"rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
