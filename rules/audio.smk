@@ -27,6 +27,7 @@ rule generate_audio:
         runtime=grows(240),
     params:
         audio=section("audio"),
+        gates=gates("audio"),
         seed=setting("seed"),
         code=fingerprint("generate_audio"),
     script:

@@ -30,6 +30,7 @@ rule finetune_captioner:
     params:
         base=section("captioner.base"),
         finetune=section("captioner.finetune"),
+        gates=gates("captioner.finetune"),
         seed=setting("seed"),
         code=fingerprint("finetune_captioner"),
     script:
@@ -37,9 +38,10 @@ rule finetune_captioner:
 
 
 rule generate_captions:
-    """Write the captions of one shard of tag sets."""
+    """Write the captions of one shard of tag sets; why the table is ancient: see plan_tags."""
     input:
-        tags="<results>/tags/tags.parquet",
+        tags=ancient("<results>/tags/tags.parquet"),
+        plan="<results>/tags/plan.json",
         adapter=adapter,
         model=local("captioner.base.model", "captioner.base.revision"),
         prompts=setting("captioner.base.prompts"),
@@ -60,8 +62,9 @@ rule generate_captions:
     params:
         base=section("captioner.base"),
         generate=section("captioner.generate"),
+        gates=gates("captioner.generate"),
         shard_items=setting("shards.items"),
-        n_items=lambda wildcards: n_items(wildcards.arm),
+        last_item=last_item,
         seed=setting("seed"),
         code=fingerprint("generate_captions"),
     script:
@@ -91,6 +94,7 @@ rule generate_heldout_captions:
     params:
         base=section("captioner.base"),
         generate=section("captioner.generate"),
+        gates=gates("captioner.generate"),
         n_items=setting("scores.text.heldout_items"),
         seed=setting("seed"),
         code=fingerprint("generate_heldout_captions"),

@@ -25,6 +25,7 @@ rule play_miniature:
         runtime=grows(60),
     params:
         audio=section("audio"),
+        gates=gates("audio"),
         n_items=setting("mini.check.items"),
         clip_s=setting("mini.clip_s"),
         seed=setting("seed"),
@@ -57,8 +58,10 @@ rule measure_miniature:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
+        judge=f"{setting('mini.models')}/judge",
         clap=section("scores.clap"),
-        tags=section("tags", "items", "min_categories", "max_tags", "max_candidates_per_item"),
+        tags=section("tags", "items", "min_categories", "max_tags"),
+        tags_gates=gates("tags"),
         bootstraps=setting("mini.check.bootstraps"),
         seed=setting("seed"),
         code=fingerprint("measure_miniature"),

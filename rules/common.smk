@@ -10,12 +10,20 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 FIGURES = ["tags", "vae", "text", "clap", "genrecnn", "tcav"]
+# Settings that decide whether a result may stand, not what it is: changing one reruns nothing.
+GATES = [
+    "max_candidates_per_item",
+    "min_logit_difference",
+    "min_yield",
+    "requests_per_minute",
+    "retries",
+]
 MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2", "judge"]
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
 from conceptcaps.errors import InputError, nearest
-from conceptcaps.fingerprint import script_fingerprint
+from conceptcaps.fingerprint import script_modules
 from conceptcaps.settings import check_settings
 from conceptcaps.taxonomy import load_exclusive, load_taxonomy, vocabulary
 
@@ -84,43 +92,71 @@ def canonical(value):
 
 
 def section(path, *keys):
-    """Return the config section at `path`, or only `keys` of it, as canonical JSON for params."""
-    value = setting(path)
-    return canonical({key: value[key] for key in keys} if keys else value)
+    """Return the config section at `path`, or only `keys` of it, as canonical JSON for params.
+
+    What it holds decides what a job makes, so a change reruns the job. Gates are left out.
+    """
+    told = canonical(
+        {
+            key: value
+            for key, value in setting(path).items()
+            if key not in GATES and (key in keys or not keys)
+        }
+    )
+    told.path = path  # for `make why`
+    return told
+
+
+def gates(path):
+    """Return the gates of the config section at `path` as JSON for params, unseen by reruns.
+
+    Snakemake does not record params that are functions of `threads`.
+    """
+    text = json.dumps({key: value for key, value in setting(path).items() if key in GATES})
+    return lambda wildcards, threads: text
 
 
 def fingerprint(rule_name):
-    """Return the hash of the code that a rule runs (see conceptcaps.fingerprint)."""
-    return script_fingerprint(Path(workflow.basedir) / f"workflow/scripts/{rule_name}.py")
+    """Return the hashes of the modules that a rule runs, as canonical JSON for params."""
+    return canonical(script_modules(Path(workflow.basedir) / f"workflow/scripts/{rule_name}.py"))
 
 
 def local(path, revision):
-    """Return [model directory] when a config entry names a local one, [] for a hub id."""
+    """Return the files of a model when a config entry names a local one, [] for a hub id."""
     if setting(revision) is not None:
         return []
     cure = f"Name a directory with the model's files, or a hub id together with {revision}."
-    return [model_directory(path, setting(path), cure)]
+    return model_files(path, setting(path), cure)
 
 
 def zoo_model(name):
-    """Return the directory of a model that the miniature's own checks read.
+    """Return the files of a model that the miniature's own checks read.
 
     A function of the wildcards: at paper scale nobody needs the models to be there.
     """
     cure = "Name a directory with the miniature's models."
     model = f"{setting('mini.models')}/{name}"
-    return lambda wildcards: model_directory("mini.models", model, cure)
+    return lambda wildcards: model_files("mini.models", model, cure)
 
 
-def model_directory(path, model, cure):
-    """Return a model directory that the config names at `path`.
+def model_files(path, model, cure):
+    """Return the files of a model directory that the config names at `path`, cards left out.
 
-    One that the workflow builds itself is an ordinary input; any other must exist.
+    Files, since Snakemake compares their content; of a directory it sees only the date, and a fresh
+    checkout would rerun everything. One that the workflow builds itself is the directory.
     """
-    built = Path(model).is_relative_to(config["pathvars"]["mini_models"])
-    if not built and not Path(model).is_dir():
-        raise WorkflowError(f"{path}: there is no directory '{model}'. {cure}")
-    return model
+    directory = Path(model)
+    if directory.is_relative_to(config["pathvars"]["mini_models"]):
+        return [model]
+    found = sorted(path for path in directory.rglob("*") if path.is_file() and path.suffix != ".md")
+    files = [
+        str(path)
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    ]
+    if not files:
+        raise WorkflowError(f"{path}: there is no directory '{model}' with files. {cure}")
+    return files
 
 
 def source_file(section_name, kind):
@@ -140,6 +176,12 @@ def n_items(arm):
     """Return how many tag sets an arm captions and plays."""
     total = config["tags"]["items"]
     return total if arm == "conceptcaps" else min(total, config["arms"]["compared_items"])
+
+
+def last_item(wildcards):
+    """Return the end of a shard: that of a full one stays when the dataset grows."""
+    end = (int(wildcards.shard) + 1) * config["shards"]["items"]
+    return min(end, n_items(wildcards.arm))
 
 
 def shards(arm):

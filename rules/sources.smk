@@ -52,6 +52,7 @@ rule retrieve_clip_audio:
         runtime=grows(120),
     params:
         clip_audio=section("sources.clip_audio"),
+        gates=gates("sources.clip_audio"),
         shard_items=setting("shards.items"),
         code=fingerprint("retrieve_clip_audio"),
     script:
@@ -85,8 +86,8 @@ rule retrieve_gtzan:
             "sampling_rate_hz",
             "clips_per_genre",
             "clip_s",
-            "min_yield",
         ),
+        gates=gates("gtzan"),
         seed=setting("seed"),
         code=fingerprint("retrieve_gtzan"),
     script:

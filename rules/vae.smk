@@ -1,8 +1,8 @@
 """Learn which tags go together, then sample new tag sets.
 
 inputs:  <results>/distill/pairs.parquet, <results>/distill/taxonomy.json, the taxonomy file
-outputs: <results>/vae/ (model, config, metrics, training history), <results>/tags/tags.parquet
-steps:   fit_vae, sample_tags
+outputs: <results>/vae/ (model, config, metrics, training history), <results>/tags/{plan.json,tags.parquet}
+steps:   fit_vae, plan_tags, sample_tags
 """
 
 VAE = f"vae.presets.{setting('vae.preset')}"
@@ -37,9 +37,42 @@ rule fit_vae:
         "../workflow/scripts/fit_vae.py"
 
 
+localrules:
+    plan_tags,
+
+
+rule plan_tags:
+    """Write down what the tag sets depend on, all but their number.
+
+    The first sets stay the same when there are more of them: a stage that makes shards of them
+    depends on this, and takes the growing table itself as ancient, so that only new shards are made.
+    """
+    input:
+        model="<results>/vae/model.safetensors",
+        config="<results>/vae/config.json",
+        taxonomy=setting("distill.taxonomy"),
+    output:
+        plan="<results>/tags/plan.json",
+    log:
+        "<logs>/plan_tags.log",
+    benchmark:
+        "<benchmarks>/plan_tags.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    params:
+        tags=section("tags", "min_categories", "max_tags"),
+        seed=setting("seed"),
+        sampler=fingerprint("sample_tags"),
+        code=fingerprint("plan_tags"),
+    script:
+        "../workflow/scripts/plan_tags.py"
+
+
 rule sample_tags:
     """Sample distinct tag sets that cover enough categories."""
     input:
+        plan="<results>/tags/plan.json",
         model="<results>/vae/model.safetensors",
         config="<results>/vae/config.json",
         taxonomy=setting("distill.taxonomy"),
@@ -56,7 +89,8 @@ rule sample_tags:
         mem_mb=grows(4000),
         runtime=grows(60),
     params:
-        tags=section("tags", "items", "min_categories", "max_tags", "max_candidates_per_item"),
+        tags=section("tags", "items", "min_categories", "max_tags"),
+        gates=gates("tags"),
         seed=setting("seed"),
         code=fingerprint("sample_tags"),
     script:

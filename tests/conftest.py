@@ -1,5 +1,6 @@
 """Shared set-up: the library on the path, no network, a copy of the repository to run in."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -109,3 +110,43 @@ def cluster(tmp_path_factory):
         yield cluster
     finally:
         cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Checkout:
+    """A checkout whose results Snakemake takes for finished, though nothing ran. Do not change it.
+
+    Every output is a file of one byte, and `snakemake --touch` records it: with that, the reruns of
+    every rule, optional ones included, can be planned in seconds.
+    """
+    run = check_out(tmp_path_factory.mktemp("finished"))
+    with reruns_of(run) as (planned, _), planned(*OPTIONAL) as workflow:
+        outputs = [path for job in workflow.dag.jobs for path in job.output]
+    for path in outputs:
+        made = run.directory / path
+        (made if path.is_directory else made.parent).mkdir(parents=True, exist_ok=True)
+        if not path.is_directory:
+            made.write_text(".")
+    run.snakemake("--workflow-profile", "mini", "--touch", "--forceall", *OPTIONAL)
+    return run
+
+
+OPTIONAL = ("all", "mini_models", "clip_audio")  # every rule of the workflow
+
+
+@contextlib.contextmanager
+def reruns_of(run: Checkout):
+    """Yield a function that plans in this process, in `run`, and the module that it is from."""
+    sys.path.insert(0, str(ROOT / "workflow"))
+    import reruns
+
+    def planned(*targets, overlays=()):
+        files = ["overlays/mini.yaml", *map(str, overlays)]
+        return reruns.planned(
+            ["--workflow-profile", "mini", "--configfile", *files, "--", *targets]
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", run.environment()["XDG_CACHE_HOME"])
+        patch.chdir(run.directory)
+        yield planned, reruns

@@ -104,7 +104,13 @@ def test_profiles_share_what_a_named_profile_replaces():
         path.parent.name: yaml.safe_load(path.read_text())
         for path in (ROOT / "profiles").glob("*/profile.yaml")
     }
-    shared = ["rerun-triggers", "rerun-incomplete", "keep-going", "show-failed-logs"]
+    shared = [
+        "rerun-triggers",
+        "max-checksum-file-size",
+        "rerun-incomplete",
+        "keep-going",
+        "show-failed-logs",
+    ]
     for a, b in itertools.combinations(profiles.values(), 2):
         assert [a[key] for key in shared] == [b[key] for key in shared]
 

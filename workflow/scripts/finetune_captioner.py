@@ -8,7 +8,9 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     captioner.finetune(
         pairs=snakemake.input.pairs,
         base=captioner.Base(**json.loads(snakemake.params.base)),
-        spec=captioner.Finetune(**json.loads(snakemake.params.finetune)),
+        spec=captioner.Finetune(
+            **json.loads(snakemake.params.finetune), **json.loads(snakemake.params.gates)
+        ),
         seed=snakemake.params.seed,
         adapter=snakemake.output.adapter,
         metrics=snakemake.output.metrics,

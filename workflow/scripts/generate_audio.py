@@ -8,7 +8,9 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     musicgen.generate_shard(
         captions=snakemake.input.captions,
         arm=snakemake.wildcards.arm,
-        spec=musicgen.Spec(**json.loads(snakemake.params.audio)),
+        spec=musicgen.Spec(
+            **json.loads(snakemake.params.audio), **json.loads(snakemake.params.gates)
+        ),
         seed=snakemake.params.seed,
         output=snakemake.output.audio,
         ledger=snakemake.output.ledger,

@@ -9,11 +9,13 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         tags=snakemake.input.tags,
         shard=int(snakemake.wildcards.shard),
         shard_items=snakemake.params.shard_items,
-        items=snakemake.params.n_items,
+        items=snakemake.params.last_item,
         arm=snakemake.wildcards.arm,
         adapter=snakemake.input.get("adapter"),
         base=captioner.Base(**json.loads(snakemake.params.base)),
-        spec=captions.Spec(**json.loads(snakemake.params.generate)),
+        spec=captions.Spec(
+            **json.loads(snakemake.params.generate), **json.loads(snakemake.params.gates)
+        ),
         seed=snakemake.params.seed,
         output=snakemake.output.captions,
         ledger=snakemake.output.ledger,

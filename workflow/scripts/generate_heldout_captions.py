@@ -11,7 +11,9 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         arm=snakemake.wildcards.arm,
         adapter=snakemake.input.get("adapter"),
         base=captioner.Base(**json.loads(snakemake.params.base)),
-        spec=captions.Spec(**json.loads(snakemake.params.generate)),
+        spec=captions.Spec(
+            **json.loads(snakemake.params.generate), **json.loads(snakemake.params.gates)
+        ),
         seed=snakemake.params.seed,
         output=snakemake.output.captions,
     )

@@ -9,7 +9,9 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         clips=snakemake.input.clips,
         shard=int(snakemake.wildcards.shard),
         shard_items=snakemake.params.shard_items,
-        spec=clipaudio.Spec(**json.loads(snakemake.params.clip_audio)),
+        spec=clipaudio.Spec(
+            **json.loads(snakemake.params.clip_audio), **json.loads(snakemake.params.gates)
+        ),
         output=snakemake.output.audio,
         ledger=snakemake.output.ledger,
     )

@@ -53,7 +53,7 @@ def generate_shard(
         tags: table `schemas.TAGS`.
         shard: number of the shard, from 0.
         shard_items: tag sets a shard; the last one may have fewer.
-        items: tag sets of this arm in all.
+        items: tag sets up to here: of the arm in all, or to the end of this shard.
         arm: "conceptcaps" (fine-tuned), "base" (not tuned) or "zero_shot" (not tuned, no tags).
         adapter: the adapter's directory, for the fine-tuned arm.
         base: the model.

@@ -1,0 +1,165 @@
+"""What a change makes run again: exactly these rules, and nothing after a change of no content."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+from conftest import OPTIONAL, reruns_of
+
+from conceptcaps.settings import load_schema
+
+ROOT = Path(__file__).resolve().parent.parent
+ROW = (
+    "Write there which rules have the key in their params, for example 'audio.top_k: "
+    "[generate_audio]'. One that a rule has needlessly costs "
+    "GPU hours (see `section` and GATES in rules/common.smk)."
+)
+TABLE = yaml.safe_load((ROOT / "tests/invalidation.yaml").read_text())
+
+
+def leaves(schema, config, path=""):
+    """Yield (dotted key, its schema, its value) of every key that holds a value."""
+    if "properties" in schema:
+        for key, inner in schema["properties"].items():
+            yield from leaves(inner, config[key], f"{path}.{key}".strip("."))
+    elif "properties" in (schema.get("additionalProperties") or {}):
+        for key, value in config.items():
+            yield from leaves(schema["additionalProperties"], value, f"{path}.{key}")
+    else:
+        yield path, schema, config
+
+
+def merged():
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+    def merge(base, overlay):
+        for key, value in overlay.items():
+            if isinstance(value, dict) and isinstance(base.get(key), dict):
+                merge(base[key], value)
+            else:
+                base[key] = value
+
+    merge(config, yaml.safe_load((ROOT / "overlays/mini.yaml").read_text()))
+    return config
+
+
+SCHEMA = load_schema(ROOT / "workflow/schemas/config.schema.yaml")
+KEYS = {path: (schema, value) for path, schema, value in leaves(SCHEMA, merged())}
+
+
+def row(key):
+    """Return the table's row of a key: {to, reruns}; a pattern stands for many keys."""
+    found = [TABLE[pattern] for pattern in TABLE if fnmatch(key, pattern)]
+    if not found:
+        pytest.fail(f"tests/invalidation.yaml has no row for the config key '{key}'. {ROW}")
+    return found[0] if isinstance(found[0], dict) else {"reruns": found[0]}
+
+
+def another(key):
+    """Return another valid value of a key: the table's `to`, or a near one."""
+    schema, value = KEYS[key]
+    if "to" in row(key):
+        return row(key)["to"]
+    if "enum" in schema:
+        return next(other for other in schema["enum"] if other != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    if isinstance(value, float):
+        return round(0.9 * value, 12) or 0.1
+    if isinstance(value, list):
+        return value[:-1]
+    if isinstance(value, dict):
+        return {name: 0.9 * share for name, share in value.items()}
+    pytest.fail(f"tests/invalidation.yaml: say to what '{key}' changes: {{to: ..., reruns: [...]}}")
+
+
+def nested(changes):
+    """Return {dotted key: value} as an overlay."""
+    overlay = {}
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = overlay
+        for part in parents:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return overlay
+
+
+class Plan(NamedTuple):
+    """The jobs that would run, as rule/wildcards, and {job: the jobs that read what it makes}."""
+
+    jobs: set[str]
+    readers: dict[str, set[str]]
+
+    def after(self, *entries):
+        """Return the jobs that entries of the table stand for, and all jobs behind them."""
+        pending = [
+            job
+            for entry in entries
+            for job in self.readers
+            if job == entry or job.startswith(f"{entry}/")
+        ]
+        found = set()
+        while pending:
+            job = pending.pop()
+            if job not in found:
+                found.add(job)
+                pending.extend(self.readers[job])
+        return found
+
+
+@pytest.fixture(scope="module")
+def plan(finished, tmp_path_factory):
+    """Return a function: changed settings -> what would run on top of the finished results."""
+    overlay = tmp_path_factory.mktemp("overlay") / "change.yaml"
+
+    def label(job):
+        return "/".join([job.rule.name, *job.wildcards])
+
+    with reruns_of(finished) as (planned, reruns):
+
+        def plan(changes=None):
+            overlay.write_text(yaml.safe_dump(nested(changes or {})))
+            with planned(*OPTIONAL, overlays=[overlay]) as workflow:
+                readers = {label(job): set() for job in workflow.dag.jobs if not job.rule.norun}
+                for job in workflow.dag.jobs:
+                    for maker, files in workflow.dag.dependencies[job].items():
+                        ancient = all(file.is_ancient for file in files)
+                        if not job.rule.norun and not ancient:
+                            readers[label(maker)].add(label(job))
+                return Plan({label(job) for job in reruns.rerun_jobs(workflow)}, readers)
+
+        yield plan
+
+
+def test_a_finished_run_has_nothing_to_do(plan):
+    assert plan().jobs == set()
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_setting_reruns_exactly_its_rules_and_their_readers(key, plan):
+    entry = row(key)
+    planned = plan({key: another(key), **entry.get("with", {})})
+    # The record of the run holds the whole config.
+    expected = planned.after("record_run", *entry["reruns"])
+    for rule in entry["reruns"]:
+        assert planned.after(rule), f"tests/invalidation.yaml, {key}: there is no rule '{rule}'"
+    missed, extra = sorted(expected - planned.jobs), sorted(planned.jobs - expected)
+    assert not missed, f"a change of {key} should run these again, but does not: {missed}"
+    assert not extra, f"a change of {key} runs these again as well: {extra}. {ROW}"
+
+
+def test_growing_the_dataset_makes_new_shards_only(plan):
+    made = {job for job in plan({"tags.items": 1700}).jobs if job.count("/") == 2}
+    shards = ["00004", "00005"]
+    stages = ["generate_captions", "generate_audio", "score_clap"]
+    assert made == {f"{stage}/conceptcaps/{shard}" for stage in stages for shard in shards}
+
+
+def test_the_table_has_no_row_too_many():
+    for pattern in TABLE:
+        assert any(fnmatch(key, pattern) for key in KEYS), f"{pattern}: no such key any more"
