@@ -28,7 +28,8 @@ def capture(log: str | Path, *, threads: int) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     terminal = os.dup(2)
-    with Path(log).open("w") as file:
+    Path(log).write_text("")
+    with Path(log).open("a") as file:  # a job that outlived its run may still write to it, too
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     _terminals.append(terminal)
