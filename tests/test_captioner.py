@@ -144,6 +144,8 @@ def test_finetuning_lowers_the_loss_and_records_it(trained):
     assert {"trl", "peft", "bitsandbytes"} <= set(recipe["versions"])
     names = {path.name for path in (trained / "adapter").iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    modules = io.read_json(trained / "adapter/adapter_config.json")["target_modules"]
+    assert modules == sorted(modules)  # else equal runs differ in bytes
 
 
 def test_the_saved_adapter_changes_the_logits(trained, prompts):

@@ -93,6 +93,8 @@ def finetune(
         before = trainer.evaluate()["eval_loss"]
         train_loss = trainer.train().training_loss
         after = trainer.evaluate()["eval_loss"]
+    config = trainer.model.active_peft_config
+    config.target_modules = sorted(config.target_modules)  # a set, saved in another order each time
     with io.atomic(adapter) as directory:
         # The automatic choice asks the hub whether the vocabulary grew; it cannot have.
         trainer.model.save_pretrained(directory, save_embedding_layers=False)
