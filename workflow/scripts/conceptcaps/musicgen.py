@@ -278,13 +278,13 @@ def _play(
                 {"id": row["id"], "seed": item_seed, "model": model}
                 for row, item_seed in zip(batch, seeds, strict=True)
             ]
+            work = generator, sidecar, index, facts, codes.cpu(), broken.tolist(), started
+            if not overlap:  # another thread would not have the job's limit of threads
+                _finish(*work)
+                continue
             if behind:
                 behind.result()
-            behind = finisher.submit(
-                _finish, generator, sidecar, index, facts, codes.cpu(), broken.tolist(), started
-            )
-            if not overlap:
-                behind.result()
+            behind = finisher.submit(_finish, *work)
         if behind:
             behind.result()
 
