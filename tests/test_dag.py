@@ -6,6 +6,7 @@ import shutil
 import time
 
 import pytest
+import yaml
 
 STAGES = {
     "retrieve_musiccaps": 1,
@@ -60,6 +61,15 @@ def test_paper_scale_on_slurm_plans_every_stage_offline_and_fast(checkout):
 def test_one_workstation_plans_the_same(checkout):
     output = checkout.snakemake("-n", "results/conceptcaps.parquet").stdout
     assert counts(output) == STAGES
+
+
+def test_a_site_adds_a_profile_of_its_own(checkout, tmp_path):
+    """As profiles/README.md says: outside the repository, named behind `slurm`."""
+    site = {"default-resources": {"nodes": 1, "slurm_account": "'mine'"}}
+    (tmp_path / "profile.yaml").write_text(yaml.safe_dump(site))
+    arguments = ["--profile", "slurm", "--profile", tmp_path, "-n", "results/tags/tags.parquet"]
+    output = checkout.snakemake(*arguments).stdout
+    assert output.count("slurm_account=mine") == output.count("\nrule ") > 1
 
 
 def test_the_default_target_is_everything(checkout):
