@@ -60,7 +60,7 @@ rule measure_miniature:
     params:
         judge=f"{setting('mini.models')}/judge",
         clap=section("scores.clap"),
-        tags=section("tags", "items", "min_categories", "max_tags"),
+        tags=section("tags", "items", *SAMPLING),
         tags_gates=gates("tags"),
         bootstraps=setting("mini.check.bootstraps"),
         seed=setting("seed"),

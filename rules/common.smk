@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 FIGURES = ["tags", "vae", "text", "clap", "genrecnn", "tcav"]
+CONSTRAINTS = ["min_categories", "max_tags", "given", "forbid"]
 # Settings that decide whether a result may stand, not what it is: changing one reruns nothing.
 GATES = [
     "max_candidates_per_item",
@@ -22,10 +23,11 @@ MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2", "judge"]
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
+from conceptcaps.constraints import Constraints
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.fingerprint import script_modules
 from conceptcaps.settings import check_settings
-from conceptcaps.taxonomy import load_exclusive, load_taxonomy, vocabulary
+from conceptcaps.taxonomy import load_exclusive, load_implications, load_taxonomy, vocabulary
 
 
 def check_config():
@@ -40,9 +42,14 @@ def check_taxonomy():
     """Stop when the taxonomy is broken, or a concept to be tested is not one of its tags."""
     try:
         taxonomy = load_taxonomy(setting("distill.taxonomy"))
-        load_exclusive(setting("distill.taxonomy"))
+        Constraints(
+            taxonomy,
+            groups=load_exclusive(setting("distill.taxonomy")),
+            implications=load_implications(setting("distill.taxonomy")),
+            **{key: setting(f"tags.{key}") for key in CONSTRAINTS},
+        )
     except InputError as error:
-        raise WorkflowError(f"distill.taxonomy: {error}")
+        raise WorkflowError(f"taxonomy and tags: {error}")
     tags = vocabulary(taxonomy)
     for concept in setting("tcav.concepts") or []:
         if concept not in tags:

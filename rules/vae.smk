@@ -1,10 +1,11 @@
 """Learn which tags go together, then sample new tag sets.
 
 inputs:  <results>/distill/pairs.parquet, <results>/distill/taxonomy.json, the taxonomy file
-outputs: <results>/vae/ (model, config, metrics, training history), <results>/tags/{plan.json,tags.parquet}
+outputs: <results>/vae/ (model, config, metrics, training history), <results>/tags/ (plan, sets, metrics)
 steps:   fit_vae, plan_tags, sample_tags
 """
 
+SAMPLING = [key for key in setting("tags") if key not in ("items", "prior", *GATES)]
 VAE = f"vae.presets.{setting('vae.preset')}"
 
 
@@ -13,6 +14,7 @@ rule fit_vae:
     input:
         pairs="<results>/distill/pairs.parquet",
         taxonomy="<results>/distill/taxonomy.json",
+        taxonomy_file=setting("distill.taxonomy"),
     output:
         model="<results>/vae/model.safetensors",
         config="<results>/vae/config.json",
@@ -30,7 +32,7 @@ rule fit_vae:
         runtime=grows(60),
     params:
         preset=section(VAE),
-        sampling=section("tags", "prior", "prior_components", "min_categories"),
+        sampling=section("tags", "prior", "min_categories", "max_tags"),
         seed=setting("seed"),
         code=fingerprint("fit_vae"),
     script:
@@ -50,6 +52,7 @@ rule plan_tags:
     input:
         model="<results>/vae/model.safetensors",
         config="<results>/vae/config.json",
+        pairs="<results>/distill/pairs.parquet",
         taxonomy=setting("distill.taxonomy"),
     output:
         plan="<results>/tags/plan.json",
@@ -61,7 +64,7 @@ rule plan_tags:
         "../envs/core.yaml"
     threads: 1
     params:
-        tags=section("tags", "min_categories", "max_tags"),
+        tags=section("tags", *SAMPLING),
         seed=setting("seed"),
         sampler=fingerprint("sample_tags"),
         code=fingerprint("plan_tags"),
@@ -70,14 +73,16 @@ rule plan_tags:
 
 
 rule sample_tags:
-    """Sample distinct tag sets that cover enough categories."""
+    """Sample distinct, new and coherent tag sets, with enough of every tag."""
     input:
         plan="<results>/tags/plan.json",
         model="<results>/vae/model.safetensors",
         config="<results>/vae/config.json",
+        pairs="<results>/distill/pairs.parquet",
         taxonomy=setting("distill.taxonomy"),
     output:
         tags=ensure("<results>/tags/tags.parquet", non_empty=True),
+        metrics="<results>/tags/metrics.json",
     log:
         "<logs>/sample_tags.log",
     benchmark:
@@ -89,7 +94,7 @@ rule sample_tags:
         mem_mb=grows(4000),
         runtime=grows(60),
     params:
-        tags=section("tags", "items", "min_categories", "max_tags"),
+        tags=section("tags", "items", *SAMPLING),
         gates=gates("tags"),
         seed=setting("seed"),
         code=fingerprint("sample_tags"),

@@ -8,6 +8,7 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     vae.fit(
         pairs=snakemake.input.pairs,
         taxonomy=snakemake.input.taxonomy,
+        taxonomy_file=snakemake.input.taxonomy_file,
         spec=vae.Spec(**json.loads(snakemake.params.preset)),
         sampling=vae.Sampling(**json.loads(snakemake.params.sampling)),
         seed=snakemake.params.seed,

@@ -21,12 +21,14 @@ from conceptcaps import (
     schemas,
     seeding,
     synth,
+    tagmetrics,
+    tagsampler,
     tagsets,
-    taxonomy,
     vae,
     wording,
 )
 from conceptcaps.clips import encode_flac, iter_clips, sha256
+from conceptcaps.constraints import FINE
 from conceptcaps.results import MetricResult, versions, write_metrics
 
 LEVEL_RMS, PEAK = 0.1, 0.9  # of every clip, so that no figure depends on the level
@@ -237,7 +239,7 @@ def measure_tags(
 ) -> None:
     """Compare accepted samples of the tag model with the grammar's own; write metrics.
 
-    Both sides keep what `tagsets.rejection` lets pass. tags_marginal_mae: mean absolute difference
+    Both sides keep what the constraints let pass. tags_marginal_mae: mean absolute difference
     of the tags' shares; tags_cooccurrence_cosine; tags_exclusive_pairs: sets with two tags of one
     group; tags_possible: share of sets that the grammar can draw; tags_log_likelihood: mean of
     theirs under the grammar, in nats, and grammar_log_likelihood that of its own sets.
@@ -250,30 +252,37 @@ def measure_tags(
         seed: global seed.
         output: JSON file to write.
     """
-    groups = taxonomy.load_exclusive(taxonomy_file)
     fitted, prior, description = vae.load(model, config)
+    constraints = tagsets.read_constraints(description["taxonomy"], taxonomy_file, spec)
+    sampler = tagsampler.Sampler(fitted, prior)
     names = description["tags"]
 
-    def accepted(tags: list[str]) -> bool:
-        return tagsets.rejection(grammar.by_category(tags), spec, groups) is None
+    def accepted(batches: Iterator[np.ndarray], wanted: int) -> np.ndarray:
+        kept, found = [], 0
+        while found < wanted:
+            x = next(batches)
+            kept.append(x[constraints.verdict(x) == FINE])
+            found += len(kept[-1])
+        return np.concatenate(kept)[:wanted]
 
-    rngs = (seeding.item_rng(seed, "miniature/tags", str(k)) for k in count())
-    sampled = (
-        [tag for tag, on in zip(names, row, strict=True) if on]
-        for batch in iter(lambda: list(islice(rngs, tagsets.BATCH)), [])
-        for row in vae.sample_prior(fitted, prior, batch)
+    def streams(stage: str) -> Iterator[list[np.random.Generator]]:
+        rngs = (seeding.item_rng(seed, stage, str(k)) for k in count())
+        return iter(lambda: list(islice(rngs, tagsets.BATCH)), [])
+
+    def sets(x: np.ndarray) -> list[dict]:
+        return [grammar.by_category([names[d] for d in np.flatnonzero(row)]) for row in x]
+
+    ours = accepted((sampler.sample(rngs) for rngs in streams("miniature/tags")), TAG_SAMPLES)
+    drawn = (
+        [_flat(grammar.sample_tags(rng)) for rng in rngs] for rngs in streams("miniature/planted")
     )
-    sampled = list(islice(filter(accepted, sampled), TAG_SAMPLES))
-    planted_rngs = (seeding.item_rng(seed, "miniature/planted", str(k)) for k in count())
-    planted = (_flat(grammar.sample_tags(rng)) for rng in planted_rngs)
-    planted = list(islice(filter(accepted, planted), PLANTED_SAMPLES))
-    ours, truth = (vae.multi_hot(sets, names).numpy().astype(bool) for sets in (sampled, planted))
-    fits = [grammar.log_likelihood(grammar.by_category(tags)) for tags in sampled[:LIKELIHOODS]]
-    own = [grammar.log_likelihood(grammar.by_category(tags)) for tags in planted[:LIKELIHOODS]]
+    truth = accepted((vae.multi_hot(tags, names).numpy() > 0 for tags in drawn), PLANTED_SAMPLES)
+    fits = [grammar.log_likelihood(tags) for tags in sets(ours[:LIKELIHOODS])]
+    own = [grammar.log_likelihood(tags) for tags in sets(truth[:LIKELIHOODS])]
     figures = {
         "tags_marginal_mae": np.abs(ours.mean(0) - truth.mean(0)).mean(),
-        "tags_cooccurrence_cosine": vae.cooccurrence_cosine(ours, truth),
-        "tags_exclusive_pairs": sum(not grammar.compatible(tags) for tags in sampled),
+        "tags_cooccurrence_cosine": tagmetrics.cooccurrence_cosine(ours, truth),
+        "tags_exclusive_pairs": sum(not grammar.compatible(_flat(tags)) for tags in sets(ours)),
         "tags_possible": np.mean(np.isfinite(fits)),
         "tags_log_likelihood": np.mean([fit for fit in fits if np.isfinite(fit)]),
         "grammar_log_likelihood": np.mean(own),

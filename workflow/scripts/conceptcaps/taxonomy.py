@@ -7,7 +7,7 @@ import yaml
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.schemas import CATEGORIES
 
-EXCLUSIVE = "exclusive"  # the key of a taxonomy file that is not a category
+EXCLUSIVE, IMPLICATIONS = "exclusive", "implications"  # keys that are no categories
 
 
 def load_taxonomy(path: str | Path) -> dict[str, list[str]]:
@@ -22,7 +22,7 @@ def load_taxonomy(path: str | Path) -> dict[str, list[str]]:
     """
     raw = _read(path)
     for category in raw:
-        if category not in (*CATEGORIES, EXCLUSIVE):
+        if category not in (*CATEGORIES, EXCLUSIVE, IMPLICATIONS):
             raise InputError(
                 f"{path}: unknown category '{category}'; there are {', '.join(CATEGORIES)}."
                 f"{nearest(category, CATEGORIES)}"
@@ -76,6 +76,11 @@ def load_exclusive(path: str | Path) -> list[list[str]]:
                 "each once."
             )
     return named
+
+
+def load_implications(path: str | Path) -> dict[str, list[str]]:
+    """Read a taxonomy's `implications`: {tag: tags that a set with it holds, too}; {} without."""
+    return _read(path).get(IMPLICATIONS) or {}
 
 
 def _read(path: str | Path) -> dict:

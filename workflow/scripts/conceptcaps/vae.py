@@ -7,19 +7,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.mixture import GaussianMixture
 from torch import nn
 from torch.nn import functional as F
 
+from conceptcaps import tagmetrics
+from conceptcaps.constraints import Constraints
 from conceptcaps.errors import InputError
 from conceptcaps.io import atomic, read_json, read_rows, write_json, write_table
 from conceptcaps.results import MetricResult, bootstrap_mean, versions, write_metrics
 from conceptcaps.runlog import progress
-from conceptcaps.schemas import VAE_HISTORY
+from conceptcaps.schemas import CATEGORIES, VAE_HISTORY
 from conceptcaps.seeding import item_seed, seed_everything
-from conceptcaps.taxonomy import vocabulary
+from conceptcaps.taxonomy import load_exclusive, load_implications, vocabulary
 
-N_PRIOR_SAMPLES = 5000  # on which the prior's figures are measured
+BOUND_SAMPLES = 64  # of z, for the importance-weighted bound
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,56 @@ class Spec:
     hidden: int  # width of the one hidden layer on each side
     latent: int  # Z, dimensions of z
     beta: float  # weight of the KL term
-    learning_rate: float  # of Adam
+    learning_rate: float  # of Adam; the peak where the schedule is one_cycle
+    schedule: str  # constant | one_cycle
     epochs: int
     batch_size: int
     input_dropout: float  # share of input tags hidden while training
+    crossover: float  # share of the training rows that swap categories with another row
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The keys of config section `tags` that the prior depends on."""
+    """The keys of config section `tags` that the prior and its figures depend on."""
 
     prior: str  # aggregate | normal
-    prior_components: int  # of the mixture
     min_categories: int  # for the figure 'share of samples with enough categories'
+    max_tags: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The distilled tag sets as arrays, float32 [N, D]."""
+
+    train: torch.Tensor
+    validation: torch.Tensor  # for choices
+    test: torch.Tensor  # for figures
+    categories: dict  # the taxonomy, {category: [tag]}
+
+    @property
+    def heldout(self) -> torch.Tensor:
+        """Return validation and test rows together."""
+        return torch.cat([self.validation, self.test])
+
+
+def read_sets(pairs: str | Path, taxonomy: str | Path) -> Rows:
+    """Read the pairs' tag sets by split.
+
+    Raises:
+        InputError: there are no training rows, or none that are held out for testing.
+    """
+    categories = read_json(taxonomy)
+    rows = read_rows(pairs, ["aspect_list", "split"])
+    train, validation, test = (
+        multi_hot([r["aspect_list"] for r in rows if r["split"] == split], vocabulary(categories))
+        for split in ("train", "validation", "test")
+    )
+    if not len(train) or not len(test):
+        raise InputError(
+            f"{pairs}: {len(train)} training and {len(test)} test rows; both are needed. Set "
+            "distill.heldout, or bring more rows."
+        )
+    return Rows(train, validation, test, categories)
 
 
 class BetaVAE(nn.Module):
@@ -82,6 +120,7 @@ def fit(
     *,
     pairs: str | Path,
     taxonomy: str | Path,
+    taxonomy_file: str | Path,
     spec: Spec,
     sampling: Sampling,
     seed: int,
@@ -90,31 +129,30 @@ def fit(
     metrics: str | Path,
     history: str | Path,
 ) -> None:
-    """Fit the VAE on the training pairs and the prior on its posterior; measure both.
+    """Fit the VAE on the training pairs; measure held-out rows and prior samples apart.
 
     Raises:
-        InputError: there are no training rows, or the loss stops being finite.
+        InputError: there are no training or test rows, or the loss stops being finite.
     """
-    categories = read_json(taxonomy)
-    tags = vocabulary(categories)
-    rows = read_rows(pairs, ["aspect_list", "split"])
-    x_train = multi_hot([r["aspect_list"] for r in rows if r["split"] == "train"], tags)
-    x_heldout = multi_hot([r["aspect_list"] for r in rows if r["split"] != "train"], tags)
-    if not len(x_train) or not len(x_heldout):
-        raise InputError(
-            f"{pairs}: {len(x_train)} training and {len(x_heldout)} held-out rows; both are "
-            "needed. Set distill.heldout, or bring more rows."
-        )
-    seed_everything(item_seed(seed, "fit_vae", "training"))
-    vae, curve = _train(x_train, x_heldout, spec)
-    prior = _fit_prior(vae, x_train, sampling, seed)
+    rows = read_sets(pairs, taxonomy)
+    vae, curve = train(rows, spec, seed)
+    prior = prior_of(vae, rows.train, sampling.prior)
     with atomic(model) as temporary:
         save_file({**vae.state_dict(), **prior}, temporary)
-    write_json(config, {"tags": tags, "taxonomy": categories, "spec": asdict(spec)})
+    description = {"tags": vocabulary(rows.categories), "taxonomy": rows.categories}
+    write_json(config, description | {"spec": asdict(spec)})
     write_table(history, curve, VAE_HISTORY)
+    limits = {"min_categories": sampling.min_categories, "max_tags": sampling.max_tags}
+    constraints = Constraints(
+        rows.categories,
+        groups=load_exclusive(taxonomy_file),
+        implications=load_implications(taxonomy_file),
+        **limits,
+    )
     recipe = {"spec": asdict(spec), "sampling": asdict(sampling), "seed": seed, **versions("torch")}
-    results = reconstruction_metrics(vae, x_heldout, recipe)
-    results += prior_metrics(vae, prior, x_train, categories, sampling, seed, recipe)
+    results = measure(vae, prior, rows, constraints, seed=seed, recipe=recipe)
+    known = rows.train.numpy().astype(bool), rows.heldout.numpy().astype(bool)
+    results += tagmetrics.ceilings(*known, seed=seed, recipe={"seed": seed})
     write_metrics(metrics, results)
     for result in results:
         print(f"{result.name}: {result.value:.4f} (n={result.n})")
@@ -139,15 +177,31 @@ def multi_hot(tag_lists: list[list[str]], tags: list[str]) -> torch.Tensor:
     return x
 
 
-def _train(x_train, x_heldout, spec: Spec) -> tuple[BetaVAE, list[dict]]:
-    vae = BetaVAE(x_train.shape[1], spec)
+def train(rows: Rows, spec: Spec, seed: int) -> tuple[BetaVAE, list[dict]]:
+    """Return the fitted VAE in evaluation mode, and its curve (rows of `VAE_HISTORY`).
+
+    Raises:
+        InputError: the loss stops being finite.
+    """
+    seed_everything(item_seed(seed, "fit_vae", "training"))
+    x = rows.train
+    sizes = torch.tensor([len(rows.categories[category]) for category in CATEGORIES])
+    category_of = torch.repeat_interleave(torch.arange(len(sizes)), sizes)
+    vae = BetaVAE(x.shape[1], spec)
     optimiser = torch.optim.Adam(vae.parameters(), lr=spec.learning_rate)
+    steps = spec.epochs * math.ceil(len(x) / spec.batch_size)
+    schedule = (
+        torch.optim.lr_scheduler.OneCycleLR(optimiser, spec.learning_rate, total_steps=steps)
+        if spec.schedule == "one_cycle"
+        else torch.optim.lr_scheduler.ConstantLR(optimiser, factor=1.0)
+    )
     curve = []
     for epoch in progress(range(spec.epochs), what="VAE epochs"):
         vae.train()
         losses = []
-        for batch in torch.randperm(len(x_train)).split(spec.batch_size):
-            loss = negative_elbo(vae, x_train[batch], spec.beta)
+        for batch in torch.randperm(len(x)).split(spec.batch_size):
+            sets = _cross(x, batch, category_of, spec.crossover) if spec.crossover else x[batch]
+            loss = negative_elbo(vae, sets, spec.beta)
             if not torch.isfinite(loss):
                 raise InputError(
                     f"vae: the loss is {loss.item()} in epoch {epoch}. Lower vae.presets' "
@@ -156,121 +210,111 @@ def _train(x_train, x_heldout, spec: Spec) -> tuple[BetaVAE, list[dict]]:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+            schedule.step()
             losses.append(loss.item())
         vae.eval()
         with torch.no_grad():
-            heldout = negative_elbo(vae, x_heldout, spec.beta).item()
-            jaccard = micro_jaccard(x_heldout, _reconstruct(vae, x_heldout))
+            heldout = negative_elbo(vae, rows.heldout, spec.beta).item()
+        found = reconstruct(vae, rows.heldout)
         curve.append(
             {
                 "epoch": epoch,
                 "train_loss": float(np.mean(losses)),
                 "heldout_loss": heldout,
-                "heldout_jaccard": jaccard,
+                "heldout_jaccard": tagmetrics.micro_jaccard(rows.heldout, found),
             }
         )
     return vae, curve
 
 
-def _fit_prior(vae: BetaVAE, x: torch.Tensor, sampling: Sampling, seed: int) -> dict:
-    """Return the prior as a mixture of K Gaussians with diagonal covariance.
+def _cross(x, batch, category_of: torch.Tensor, share: float) -> torch.Tensor:
+    """Return x[batch], where a `share` of the rows take half of their categories from other rows.
 
-    'aggregate' fits it to one draw of q(z|x) for every training row: sampling from it stays where
-    the decoder was trained. 'normal' is the paper's N(0, I), a mixture of one.
+    The code of a set then says what each category holds, for combinations that no row has: held-out
+    sets are reconstructed better. The prior is made of real rows alone, so samples follow those.
     """
-    if sampling.prior == "normal":
+    others = x[torch.randint(len(x), (len(batch),))]
+    n_categories = int(category_of.max()) + 1
+    swapped = torch.rand(len(batch), n_categories) < 0.5
+    swapped &= torch.rand(len(batch), 1) < share
+    return torch.where(swapped[:, category_of], others, x[batch])
+
+
+@torch.no_grad()
+def prior_of(vae: BetaVAE, x: torch.Tensor, kind: str) -> dict[str, torch.Tensor]:
+    """Return the prior: an even mixture of K Gaussians of diagonal covariance.
+
+    'aggregate' is the aggregate posterior itself, the mean of q(z|x) over the training rows x
+    [K, D] (Tomczak and Welling 2018): samples stay where the decoder was trained, and its tags'
+    shares are the data's. 'normal' is the paper's N(0, I), a mixture of one.
+    """
+    if kind == "normal":
         z_dim = vae.mean.out_features
-        weights, means, stds = torch.ones(1), torch.zeros(1, z_dim), torch.ones(1, z_dim)
-    else:
-        with torch.no_grad():
-            mean, log_variance = vae.encode(x)
-            z = (mean + torch.randn_like(mean) * (0.5 * log_variance).exp()).numpy()
-        mixture = GaussianMixture(
-            min(sampling.prior_components, len(z)),
-            covariance_type="diag",
-            reg_covar=1e-4,
-            random_state=item_seed(seed, "fit_vae", "prior") % 2**32,
-        ).fit(z)
-        weights = torch.from_numpy(mixture.weights_).float()
-        means = torch.from_numpy(mixture.means_).float()
-        stds = torch.from_numpy(mixture.covariances_).sqrt().float()
-    return {"prior.weights": weights, "prior.means": means, "prior.stds": stds}
+        return {"prior.means": torch.zeros(1, z_dim), "prior.stds": torch.ones(1, z_dim)}
+    mean, log_variance = vae.encode(x)
+    return {"prior.means": mean, "prior.stds": (0.5 * log_variance).exp()}
 
 
-def sample_prior(vae: BetaVAE, prior: dict, rngs: list[np.random.Generator]) -> np.ndarray:
-    """Return one Bernoulli sample of the decoder for each generator: bool [N, D].
+@torch.no_grad()
+def reconstruct(vae: BetaVAE, x: torch.Tensor) -> np.ndarray:
+    """Return what the posterior means of x [N, D] decode to: bool [N, D]."""
+    return (vae.decoder(vae.encode(x)[0]) > 0).numpy()
 
-    z comes from the mixture, then each tag is drawn with its own probability: both randomnesses
-    come from the item's generator.
+
+@torch.no_grad()
+def log_bound(vae: BetaVAE, prior: dict, x: torch.Tensor, *, seed: int) -> np.ndarray:
+    """Return the importance-weighted bound on ln p(x) under `prior` in nats, [N] (IWAE).
+
+    L = ln 1/S sum_s p(x|z_s) p(z_s) / q(z_s|x), z_s ~ q(z|x), S = `BOUND_SAMPLES`.
     """
-    cumulative = prior["prior.weights"].double().cumsum(0).numpy()
-    z_dim, n_tags = vae.mean.out_features, vae.decoder[-1].out_features
-    component = [
-        min(int(np.searchsorted(cumulative, rng.random())), len(cumulative) - 1) for rng in rngs
-    ]
-    noise = torch.from_numpy(np.stack([rng.standard_normal(z_dim) for rng in rngs])).float()
-    z = prior["prior.means"][component] + prior["prior.stds"][component] * noise
-    with torch.no_grad():
-        probability = vae.decoder(z).sigmoid().numpy()
-    return np.stack([rng.random(n_tags) for rng in rngs]) < probability
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    mean, log_variance = vae.encode(x)
+    std = (0.5 * log_variance).exp()
+    bounds = np.empty(len(x))
+    for n in range(len(x)):
+        noise = torch.randn(BOUND_SAMPLES, mean.shape[1], generator=generator)
+        z = mean[n] + std[n] * noise  # (S, Z)
+        posterior = (-0.5 * noise.square() - std[n].log()).sum(-1)  # without (2 pi)^(Z/2)
+        density = log_prior(prior, z) - posterior
+        logits = vae.decoder(z)
+        found = -F.binary_cross_entropy_with_logits(
+            logits, x[n].expand_as(logits), reduction="none"
+        ).sum(-1)
+        bounds[n] = torch.logsumexp(found + density, 0).item() - math.log(BOUND_SAMPLES)
+    return bounds
 
 
-def micro_jaccard(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return sum |A and B| / sum |A or B| over rows of two multi-hot arrays [N, D]."""
-    a, b = a.bool(), b.bool()
-    return ((a & b).sum() / (a | b).sum().clamp(min=1)).item()
+def log_prior(prior: dict, z: torch.Tensor) -> torch.Tensor:
+    """Return ln p(z) + Z/2 ln 2 pi of the mixture, for z [S, Z]: [S]."""
+    means, precision = prior["prior.means"], prior["prior.stds"].square().reciprocal()
+    square = z.square() @ precision.T - 2 * z @ (means * precision).T  # (S, K)
+    square = square + (means.square() * precision).sum(1)
+    weighted = -0.5 * square - prior["prior.stds"].log().sum(1)
+    return torch.logsumexp(weighted, 1) - math.log(len(means))
 
 
-def cooccurrence_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Return the cosine of the off-diagonal parts of AᵀA and BᵀB of two multi-hot arrays [N, D]."""
+def measure(
+    vae, prior, rows: Rows, constraints: Constraints, *, seed: int, recipe: dict
+) -> list[MetricResult]:
+    """Measure the reconstruction of the test rows, their bound, and samples of the prior."""
+    from conceptcaps.tagsampler import Sampler  # it draws from the model that this module fits
 
-    def off_diagonal(x):
-        counts = x.astype(np.float64).T @ x.astype(np.float64)
-        return counts[~np.eye(len(counts), dtype=bool)]
-
-    u, v = off_diagonal(a), off_diagonal(b)
-    norm = np.linalg.norm(u) * np.linalg.norm(v)
-    return float(u @ v / norm) if norm > 0 else math.nan
-
-
-def _reconstruct(vae: BetaVAE, x: torch.Tensor) -> torch.Tensor:
-    return vae.decoder(vae.encode(x)[0]).sigmoid() > 0.5
-
-
-def reconstruction_metrics(vae: BetaVAE, x: torch.Tensor, recipe: dict) -> list[MetricResult]:
-    """Measure the reconstruction of held-out rows [N, D] from their posterior means."""
-    with torch.no_grad():
-        found = _reconstruct(vae, x)
-    hamming, low, high = bootstrap_mean((found != x.bool()).float().mean(1))
-    n = len(x)
-    return [
-        MetricResult("heldout_jaccard", micro_jaccard(x, found), None, None, n, "higher", recipe),
-        MetricResult("heldout_hamming", hamming, low, high, n, "lower", recipe),
-    ]
-
-
-def prior_metrics(vae, prior, x_train, categories, sampling, seed, recipe) -> list[MetricResult]:
-    """Measure samples of the prior, before any rejection, against the training rows."""
+    test = rows.test.numpy().astype(bool)
+    results = tagmetrics.reconstruction(test, reconstruct(vae, rows.test), recipe)
+    bound = bootstrap_mean(log_bound(vae, prior, rows.test, seed=item_seed(seed, "fit_vae", "z")))
+    results.append(
+        MetricResult("heldout_log_likelihood", *bound, len(test), "higher", recipe | {"nats": 1})
+    )
     rngs = [
         np.random.default_rng(item_seed(seed, "fit_vae", f"measure/{k}"))
-        for k in range(N_PRIOR_SAMPLES)
+        for k in range(tagmetrics.N_SAMPLES)
     ]
-    samples = sample_prior(vae, prior, rngs)
-    real = x_train.numpy().astype(bool)
-    sizes = np.cumsum([len(tags) for tags in categories.values()])[:-1]
-    covered = sum(part.any(1).astype(int) for part in np.split(samples, sizes, axis=1))
-    unique = {row.tobytes() for row in samples}
-    known = {row.tobytes() for row in real}
-    figures = [
-        ("prior_cooccurrence_cosine", cooccurrence_cosine(samples, real), "higher"),
-        ("prior_marginal_mae", np.abs(samples.mean(0) - real.mean(0)).mean(), "lower"),
-        ("prior_enough_categories", (covered >= sampling.min_categories).mean(), "higher"),
-        ("prior_unique", len(unique) / len(samples), "higher"),
-        ("prior_novel", len(unique - known) / len(unique), "none"),
-        ("prior_tags_per_set", samples.sum(1).mean(), "none"),
-        ("data_tags_per_set", real.sum(1).mean(), "none"),
-    ]
-    return [
-        MetricResult(name, float(value), None, None, N_PRIOR_SAMPLES, direction, recipe)
-        for name, value, direction in figures
-    ]
+    samples = Sampler(vae, prior).sample(rngs)
+    return results + tagmetrics.of_samples(
+        samples,
+        train=rows.train.numpy().astype(bool),
+        heldout=rows.heldout.numpy().astype(bool),
+        constraints=constraints,
+        seed=seed,
+        recipe=recipe,
+    )
