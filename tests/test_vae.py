@@ -239,13 +239,13 @@ def test_temperature_sharpens_the_tags_given_z(fitted):
 def test_every_tag_reaches_its_share_and_says_what_was_given(fitted):
     directory, files = fitted
     free = sample(files, directory / "free_share.parquet")
-    rows = sample(files, directory / "share.parquet", min_share=0.3)
+    rows = sample(files, directory / "share.parquet", min_share=0.35)
 
     def count(rows, tag):
         return sum(tag in row["aspect_list"] for row in rows)
 
     tags = [tag for group in CATEGORIES.values() for tag in group]
-    assert min(count(free, tag) for tag in tags) < 28 <= min(count(rows, tag) for tag in tags)
+    assert min(count(free, tag) for tag in tags) < 33 <= min(count(rows, tag) for tag in tags)
     asked = [row for row in rows if row["given"]]
     assert asked and all(set(row["given"]) <= set(row["aspect_list"]) for row in asked)
     assert figures(directory / "share.json")["tags_conditional"] == len(asked) / 100
@@ -253,13 +253,13 @@ def test_every_tag_reaches_its_share_and_says_what_was_given(fitted):
 
 def test_more_items_keep_the_earlier_ones_under_a_share_too(fitted):
     directory, files = fitted
-    few = sample(files, directory / "few_s.parquet", items=30, min_share=0.3)
+    few = sample(files, directory / "few_s.parquet", items=30, min_share=0.35)
     assert sample(files, directory / "many_s.parquet", items=70, min_share=0.3)[:30] == few
 
 
 def test_implied_tags_are_there_and_known_sets_are_not(fitted):
     directory, files = fitted
-    rows = sample(files, directory / "implied.parquet", {"implications": {"i0": ["i1"]}})
+    rows = sample(files, directory / "implied.parquet", {"implies": {"i0": ["i1"]}})
     assert all("i1" in row["aspect_list"] for row in rows if "i0" in row["aspect_list"])
     assert ["g0", "i0", "m0"] not in [row["aspect_list"] for row in rows]
     found = figures(directory / "implied.json")

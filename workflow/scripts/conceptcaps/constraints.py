@@ -14,7 +14,7 @@ REASONS = (
     "without a given tag (tags.given)",
     "with a forbidden tag (tags.forbid)",
     "tags that exclude each other (the taxonomy's 'exclusive')",
-    "an implied tag is missing (the taxonomy's 'implications')",
+    "an implied tag is missing (the taxonomy's 'implies')",
     "too few categories (tags.min_categories)",
     "too many tags (tags.max_tags)",
 )

@@ -7,7 +7,7 @@ import yaml
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.schemas import CATEGORIES
 
-EXCLUSIVE, IMPLICATIONS = "exclusive", "implications"  # keys that are no categories
+EXCLUSIVE, IMPLIES = "exclusive", "implies"  # keys that are no categories
 
 
 def load_taxonomy(path: str | Path) -> dict[str, list[str]]:
@@ -22,7 +22,7 @@ def load_taxonomy(path: str | Path) -> dict[str, list[str]]:
     """
     raw = _read(path)
     for category in raw:
-        if category not in (*CATEGORIES, EXCLUSIVE, IMPLICATIONS):
+        if category not in (*CATEGORIES, EXCLUSIVE, IMPLIES):
             raise InputError(
                 f"{path}: unknown category '{category}'; there are {', '.join(CATEGORIES)}."
                 f"{nearest(category, CATEGORIES)}"
@@ -79,8 +79,8 @@ def load_exclusive(path: str | Path) -> list[list[str]]:
 
 
 def load_implications(path: str | Path) -> dict[str, list[str]]:
-    """Read a taxonomy's `implications`: {tag: tags that a set with it holds, too}; {} without."""
-    return _read(path).get(IMPLICATIONS) or {}
+    """Read a taxonomy's `implies`: {tag: tags that a set with it holds, too}; {} without."""
+    return _read(path).get(IMPLIES) or {}
 
 
 def _read(path: str | Path) -> dict:
