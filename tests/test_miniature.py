@@ -101,14 +101,18 @@ def test_judge_learns(tmp_path):
     training = io.read_json(tmp_path / "judge/training.json")
     assert training["loss_last"] < 0.8 * training["loss_first"]
     _, waves = mini_codec.synthesise(4, world=WORLD, seed=2)
-    logits = mini_judge.read(mini_judge.load(tmp_path / "judge"), waves)
+    judge = mini_judge.load(tmp_path / "judge")
+    logits, embedded = mini_judge.read(judge, waves)
     assert logits.shape == (4, len(mini_judge.TAGS)) and np.isfinite(logits).all()
+    with torch.inference_mode():
+        assert np.allclose(logits, judge(waves), atol=1e-5)
+    assert embedded.shape == (4, 128)
 
 
 def test_judge_does_not_hear_the_level():
     _, waves = mini_codec.synthesise(4, world=WORLD, seed=2)
     judge = mini_judge.load(ZOO / "judge")
-    loud, soft = (torch.from_numpy(mini_judge.read(judge, gain * waves)) for gain in (1.0, 0.3))
+    loud, soft = (torch.from_numpy(mini_judge.read(judge, gain * waves)[0]) for gain in (1.0, 0.3))
     assert (loud - soft).abs().mean() < 0.1 * loud.abs().mean()
 
 

@@ -19,6 +19,7 @@ SPEC = tcav.Spec(
     set_size=10,
     random_sets=10,
     heldout_share=0.25,
+    inverse_l2=0.01,
     class_clips=5,
     alpha=0.05,
 )
@@ -167,6 +168,7 @@ def test_scores_that_share_clips_need_the_correction():
             set_size=20,
             random_sets=10,
             heldout_share=0.25,
+            inverse_l2=0.01,
             rng=np.random.default_rng(seed),
         )
         for gradients in table.gradients.values():
@@ -219,12 +221,12 @@ def test_cav_is_the_same_in_the_span_and_in_full():
 
     rng = np.random.default_rng(0)
     positive, negative = rng.normal(0.5, 1, (12, 40)), rng.normal(0, 1, (12, 40))
-    weights, intercept = cav.fit_cav(positive, negative)
-    full = LogisticRegression(C=cav.INVERSE_L2, solver="newton-cholesky", tol=1e-8)
+    weights, intercept = cav.fit_cav(positive, negative, inverse_l2=0.3)
+    full = LogisticRegression(C=0.3, solver="newton-cholesky", tol=1e-8)
     full.fit(np.concatenate([positive, negative]), np.repeat([1, 0], 12))
     assert np.allclose(weights, full.coef_[0], atol=1e-3)
     assert intercept == pytest.approx(full.intercept_[0], abs=1e-3)
-    assert np.allclose(cav.fit_cav(negative, positive)[0], -weights, atol=1e-6)
+    assert np.allclose(cav.fit_cav(negative, positive, inverse_l2=0.3)[0], -weights, atol=1e-6)
 
 
 def test_alignment_is_the_mean_cosine():

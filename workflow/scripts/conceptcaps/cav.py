@@ -9,8 +9,6 @@ from sklearn.metrics import roc_auc_score
 
 from conceptcaps.errors import InputError
 
-INVERSE_L2 = 1.0  # of the logistic regression, on activations with unit mean deviation
-
 
 @dataclass(frozen=True)
 class CavSet:
@@ -45,16 +43,20 @@ def shared_share(sets: np.ndarray) -> float:
     return float(common[np.triu_indices(len(sets), 1)].mean())
 
 
-def fit_cav(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, float]:
+def fit_cav(
+    positive: np.ndarray, negative: np.ndarray, *, inverse_l2: float
+) -> tuple[np.ndarray, float]:
     """Return the normal [D] and the intercept of the linear classifier between two sets [n, D].
 
     Logistic regression with an L2 penalty; balanced sets are expected. Its solution lies in the
-    span of the examples, so it is fitted there, exactly and in at most n dimensions.
+    span of the examples, so it is fitted there, exactly and in at most n dimensions. The smaller
+    `inverse_l2` (> 0, scikit-learn's C), the nearer the normal is to the difference of the means:
+    with about as many axes as examples, a weak penalty fits the sample and not the concept.
     """
     x = np.concatenate([positive, negative])
     y = np.repeat([1, 0], [len(positive), len(negative)])
     u, s, axes = np.linalg.svd(x, full_matrices=False)
-    model = LogisticRegression(C=INVERSE_L2, solver="newton-cholesky").fit(u * s, y)
+    model = LogisticRegression(C=inverse_l2, solver="newton-cholesky").fit(u * s, y)
     return model.coef_[0] @ axes, float(model.intercept_[0])
 
 
@@ -65,6 +67,7 @@ def fit_cavs(
     set_size: int,
     random_sets: int,
     heldout_share: float,
+    inverse_l2: float,
     rng: np.random.Generator,
 ) -> CavSet:
     """Fit one CAV and one null CAV per random set.
@@ -79,6 +82,7 @@ def fit_cavs(
         set_size: clips per set.
         random_sets: number of CAVs, K > 1.
         heldout_share: in (0, 1).
+        inverse_l2: of the logistic regression; activations are expected at unit mean deviation.
         rng: source of all draws.
 
     Raises:
@@ -100,13 +104,13 @@ def fit_cavs(
     truth = np.repeat([1, 0], [len(heldout_with), len(heldout_without)])
     heldout = activations[np.concatenate([heldout_with, heldout_without])]
     for c, r, o in zip(concept_sets, random, others, strict=True):
-        weights, intercept = fit_cav(activations[c], activations[r])
+        weights, intercept = fit_cav(activations[c], activations[r], inverse_l2=inverse_l2)
         margins = heldout @ weights + intercept
         hits = (margins > 0) == truth
         accuracies.append((hits[truth == 1].mean() + hits[truth == 0].mean()) / 2)
         aucs.append(roc_auc_score(truth, margins))
         concept.append(weights)
-        null.append(fit_cav(activations[r], activations[o])[0])
+        null.append(fit_cav(activations[r], activations[o], inverse_l2=inverse_l2)[0])
     return CavSet(
         concept=np.stack(concept),
         null=np.stack(null),

@@ -72,10 +72,14 @@ class Judge(PreTrainedModel):
 
     def forward(self, waves: torch.Tensor) -> torch.Tensor:
         """Return logits [B, tags]."""
+        return self.head(self.embed(waves))
+
+    def embed(self, waves: torch.Tensor) -> torch.Tensor:
+        """Return what the logits are read from, [B, 128]."""
         spectrum = torch.stft(waves, _FFT, _HOP, window=self.taper, return_complex=True).abs()
         log_mel = torch.log(self.filters @ spectrum.square() + 1e-5)  # (B, bands, frames)
         log_mel = self.norm(log_mel - log_mel.mean(dim=(1, 2), keepdim=True))
-        return self.head(self.bottleneck(self.squeeze(self.body(log_mel[:, None])).flatten(1)))
+        return self.bottleneck(self.squeeze(self.body(log_mel[:, None])).flatten(1))
 
 
 class Trainer(nn.Module):
@@ -163,7 +167,7 @@ def _measure(judge: Judge, codec: EncodecModel, *, world: dict, seed: int) -> di
     return {
         f"{what}_{name}": value
         for what, clips in heard.items()
-        for name, value in figures(read(judge, clips), tags).items()
+        for name, value in figures(read(judge, clips)[0], tags).items()
     }
 
 
@@ -173,10 +177,11 @@ def load(directory: str | Path) -> Judge:
 
 
 @torch.inference_mode()
-def read(judge: Judge, waves: torch.Tensor) -> np.ndarray:
-    """Return logits [N, tags] of waves [N, T] of the judge's length and rate."""
+def read(judge: Judge, waves: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits [N, tags] and embeddings [N, 128] of waves of the judge's length and rate."""
     batches = runlog.progress(waves.split(32), what="judged")
-    return torch.cat([judge(batch) for batch in batches]).numpy()
+    embedded = torch.cat([judge.embed(batch) for batch in batches])
+    return judge.head(embedded).numpy(), embedded.numpy()
 
 
 def multi_hot(tags: list[dict[str, list[str]]]) -> torch.Tensor:

@@ -135,7 +135,9 @@ def measure_clips(
 
     `<kind>_<figure>` is what the judge heard (`mini_judge.figures`); `<kind>_clap_auc` the chance
     that a caption's own clip agrees with it more than another's; `fad_<kind>` the Frechet distance
-    to the reference at equal N; `fad_step_<a>_<b>` how much farther b is than a.
+    to the reference at equal N in the judge's embedding (CLAP's, which is trained to forget what a
+    caption does not say, cannot tell generated clips from codec reconstructions);
+    `fad_step_<a>_<b>` how much farther b is than a.
 
     Args:
         clips: table of `play`.
@@ -149,28 +151,28 @@ def measure_clips(
     of_kind = {kind: [k for k, row in enumerate(rows) if row["kind"] == kind] for kind in KINDS}
     tags = [grammar.by_category(rows[k]["aspect_list"]) for k in of_kind["played"]]
     captions = [rows[k]["caption"] for k in of_kind["played"]]
-    audio, text = _embed(waves, captions, clap_spec)
     listener = mini_judge.load(judge)
-    recipe = {"clap": asdict(clap_spec), "seed": seed, "bootstraps": bootstraps}
+    recipe = {"clap": asdict(clap_spec), "fad": "judge", "seed": seed, "bootstraps": bootstraps}
     recipe |= versions("torch", "transformers")
     draws = list(_resamples(len(tags), bootstraps, seed))
+    logits, embedded = {}, {}
+    for kind, members in of_kind.items():
+        own = torch.from_numpy(np.stack([waves[k] for k in members]))
+        logits[kind], embedded[kind] = mini_judge.read(listener, own)
+    told = [kind for kind in KINDS if kind != "reference"]  # every clip beside its caption
+    audio, text = _embed([waves[k] for kind in told for k in of_kind[kind]], captions, clap_spec)
     metrics = []
-    for kind in ("played", "codec", "generated", "noise"):
-        heard = mini_judge.read(
-            listener, torch.from_numpy(np.stack([waves[k] for k in of_kind[kind]]))
-        )
-        vectors = audio[of_kind[kind]]
+    for kind, vectors in zip(told, np.split(audio, len(told)), strict=True):
 
-        def figures(drawn, kind=kind, heard=heard, vectors=vectors) -> dict[str, float]:
+        def figures(drawn, kind=kind, vectors=vectors) -> dict[str, float]:
             agreement = {"clap_auc": clap.matched_auc(vectors[drawn], text[drawn])}
             if kind == "noise":
                 return agreement
-            return agreement | mini_judge.figures(heard[drawn], [tags[k] for k in drawn])
+            return agreement | mini_judge.figures(logits[kind][drawn], [tags[k] for k in drawn])
 
         metrics += _with_intervals(figures, draws, recipe=recipe, prefix=f"{kind}_")
-    vectors = {kind: audio[of_kind[kind]] for kind in KINDS}
     metrics += _with_intervals(
-        lambda drawn: _distances({kind: x[drawn] for kind, x in vectors.items()}),
+        lambda drawn: _distances({kind: x[drawn] for kind, x in embedded.items()}),
         draws,
         recipe=recipe,
         unbiased=False,

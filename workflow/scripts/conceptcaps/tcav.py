@@ -38,6 +38,7 @@ class Spec:
     set_size: int  # clips in a concept set and in a random set; fewer clips: not tested
     random_sets: int  # random sets, hence CAVs, per concept
     heldout_share: float  # of the clips with and without the tag, for the CAV's accuracy
+    inverse_l2: float  # of the CAVs' logistic regression, > 0; small: a strong penalty
     class_clips: int  # held-out clips of a genre, at most, whose logits are differentiated
     alpha: float  # significance level after Holm's correction
 
@@ -210,6 +211,7 @@ class Table:
             set_size=spec.set_size,
             random_sets=spec.random_sets,
             heldout_share=spec.heldout_share,
+            inverse_l2=spec.inverse_l2,
             rng=item_rng(self.seed, "tcav/sets", name),
         )
         shared = {
