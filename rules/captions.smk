@@ -1,7 +1,7 @@
 """Teach the language model to write captions from tags, then write them, arm by arm.
 
 inputs:  <results>/distill/pairs.parquet, <results>/tags/tags.parquet, the base model
-outputs: <results>/captioner/adapter, <results>/captions/{arm}/{shard}.parquet with ledgers,
+outputs: <results>/captioner/adapter, <results>/captions/{arm}/{shard}.parquet with ledgers and drafts,
          <results>/captions/{arm}/heldout.parquet
 steps:   finetune_captioner, generate_captions, generate_heldout_captions
 """
@@ -38,16 +38,22 @@ rule finetune_captioner:
 
 
 rule generate_captions:
-    """Write the captions of one shard of tag sets; why the table is ancient: see plan_tags."""
+    """Write the captions of one shard of tag sets; why the table is ancient: see plan_tags.
+
+    The dataset's own captions pass the gate.
+    """
     input:
         tags=ancient("<results>/tags/tags.parquet"),
         plan="<results>/tags/plan.json",
+        pairs="<results>/distill/pairs.parquet",
+        taxonomy=setting("distill.taxonomy"),
         adapter=adapter,
         model=local("captioner.base.model", "captioner.base.revision"),
         prompts=setting("captioner.base.prompts"),
     output:
         captions="<results>/captions/{arm}/{shard}.parquet",
         ledger="<results>/captions/{arm}/ledger/{shard}.parquet",
+        drafts="<results>/captions/{arm}/drafts/{shard}.parquet",
     log:
         "<logs>/generate_captions/{arm}/{shard}.log",
     benchmark:
@@ -63,6 +69,7 @@ rule generate_captions:
         base=section("captioner.base"),
         generate=section("captioner.generate"),
         gates=gates("captioner.generate"),
+        gate=section("captioner.gate"),
         shard_items=setting("shards.items"),
         last_item=last_item,
         seed=setting("seed"),

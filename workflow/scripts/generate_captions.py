@@ -2,7 +2,7 @@
 
 import json
 
-from conceptcaps import captioner, captions, runlog
+from conceptcaps import captions, chatmodel, gate, runlog
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     captions.generate_shard(
@@ -12,11 +12,18 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         items=snakemake.params.last_item,
         arm=snakemake.wildcards.arm,
         adapter=snakemake.input.get("adapter"),
-        base=captioner.Base(**json.loads(snakemake.params.base)),
+        base=chatmodel.Base(**json.loads(snakemake.params.base)),
+        gate=gate.of_arm(
+            snakemake.wildcards.arm,
+            gate.Spec(**json.loads(snakemake.params.gate)),
+            taxonomy=snakemake.input.taxonomy,
+            pairs=snakemake.input.pairs,
+        ),
         spec=captions.Spec(
             **json.loads(snakemake.params.generate), **json.loads(snakemake.params.gates)
         ),
         seed=snakemake.params.seed,
         output=snakemake.output.captions,
         ledger=snakemake.output.ledger,
+        drafts=snakemake.output.drafts,
     )

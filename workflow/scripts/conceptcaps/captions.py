@@ -12,7 +12,8 @@ from transformers import GenerationConfig, LogitsProcessorList
 from conceptcaps import chatmodel, io, results, runlog, schemas, seeding
 from conceptcaps.chatmodel import Base
 from conceptcaps.errors import InputError
-from conceptcaps.sampling import ItemSampler
+from conceptcaps.gate import Gate, Verdict
+from conceptcaps.sampling import ExactSampler, ItemSampler
 
 ARMS = ("conceptcaps", "base", "zero_shot")
 SENTENCE_END = re.compile(r"[.!?][\"')]*(?=\s|$)")
@@ -26,7 +27,6 @@ class Spec:
     max_new_tokens: int
     temperature: float  # 0 is greedy
     top_p: float  # nucleus probability, in (0, 1]
-    min_words: int  # shorter captions are lost items
     min_yield: float  # share of items, in [0, 1]
 
 
@@ -40,14 +40,17 @@ def generate_shard(
     adapter: str | Path | None,
     base: Base,
     spec: Spec,
+    gate: Gate,
     seed: int,
     output: str | Path,
     ledger: str | Path,
+    drafts: str | Path,
 ) -> None:
     """Write the captions of rows [shard * shard_items, ...) of the first `items` tag sets.
 
-    An item's tokens depend on `seed`, the arm, its id and its tags. A shard that was killed goes on
-    behind its last finished batch and ends with the same bytes.
+    An item whose draft the gate refuses is drawn again, until one passes or the budget is spent. A
+    draft's tokens depend on `seed`, the arm, the attempt, its id and its tags; in float32, neither
+    batch nor shard moves a byte. A shard that was killed goes on behind its last finished batch.
 
     Args:
         tags: table `schemas.TAGS`.
@@ -58,9 +61,11 @@ def generate_shard(
         adapter: the adapter's directory, for the fine-tuned arm.
         base: the model.
         spec: how captions are drawn.
+        gate: what passes, and how many drafts an item has.
         seed: global seed.
-        output: table `schemas.CAPTIONS` to write: captions of at least `spec.min_words` words.
-        ledger: table `schemas.LEDGER` to write: every item, "ok" or "too_short".
+        output: table `schemas.CAPTIONS` to write: the captions that passed, in the items' order.
+        ledger: table `schemas.LEDGER` to write: every item, "ok" or why its last draft failed.
+        drafts: table `schemas.DRAFTS` to write: everything that was written, and why it failed.
 
     Raises:
         InputError: there are no such rows, or fewer than `spec.min_yield` of them got a caption.
@@ -71,11 +76,41 @@ def generate_shard(
         raise InputError(
             f"{tags}: has no rows {first} to {last - 1}. Remake it: tags.items has grown."
         )
-    rows, sidecar = _write(requests, arm, adapter, base, spec, seed, output)
-    kept = [row for row in rows if _words(row) >= spec.min_words]
-    io.write_table(output, kept, schemas.CAPTIONS)
-    io.write_ledger(ledger, [_account(row, spec) for row in rows], min_yield=spec.min_yield)
-    sidecar.close()
+    writer = _Writer(requests, arm, adapter, base, spec, gate.spec, seed, output)
+    pending, kept, account, written = requests, {}, {}, []
+    for attempt in range(gate.spec.drafts):
+        tags_of = {item["id"]: item["aspect_list"] for item in pending}
+        for row in writer.write(pending, attempt):
+            verdict = gate.judge(row["caption"], tags_of[row["id"]])
+            written.append({**row, "attempt": attempt, **_judged(verdict)})
+            reason = verdict.reason
+            if verdict.status == "ok":
+                kept[row["id"]] = row
+            elif gate.spec.drafts > 1:
+                reason = f"none of {gate.spec.drafts} drafts passed; the last: {reason}"
+            account[row["id"]] = {"id": row["id"], "status": verdict.status, "reason": reason}
+        pending = [item for item in pending if item["id"] not in kept]
+        if not pending:
+            break
+    ids = [item["id"] for item in requests]
+    first_ok = sum(row["status"] == "ok" for row in written[: len(ids)])
+    print(f"{first_ok} of {len(ids)} first drafts pass, {len(kept)} after {attempt + 1} attempts")
+    io.write_table(output, [kept[i] for i in ids if i in kept], schemas.CAPTIONS)
+    io.write_table(drafts, [_only(row, schemas.DRAFTS) for row in written], schemas.DRAFTS)
+    io.write_ledger(ledger, [account[i] for i in ids], min_yield=spec.min_yield)
+    writer.sidecar.close()
+
+
+def _judged(verdict: Verdict) -> dict:
+    return {
+        "status": verdict.status,
+        "reason": verdict.reason,
+        "tag_recall": verdict.recall,
+    }
+
+
+def _only(row: dict, schema) -> dict:
+    return {name: row[name] for name in schema.names}
 
 
 def generate_heldout(
@@ -91,8 +126,8 @@ def generate_heldout(
 ) -> None:
     """Write captions for the tags of the first `items` pairs of split "test", or of all of them.
 
-    Every pair gets a row, under the pair's id; its caption may be empty. See `generate_shard` for
-    the arguments.
+    Every pair gets a row, under the pair's id: its first draft, as the gate would not see it; it
+    may be empty. See `generate_shard` for the arguments.
 
     Raises:
         InputError: there are no test pairs.
@@ -101,60 +136,108 @@ def generate_heldout(
     requests = [row for row in io.read_rows(pairs, columns) if row["split"] == "test"][:items]
     if not requests:
         raise InputError(f"{pairs}: there are no pairs of split 'test'. See distill.heldout.")
-    rows, sidecar = _write(requests, arm, adapter, base, spec, seed, output)
-    io.write_table(output, rows, schemas.CAPTIONS)
-    sidecar.close()
+    writer = _Writer(requests, arm, adapter, base, spec, None, seed, output)
+    io.write_table(output, writer.write(requests, 0), schemas.CAPTIONS)
+    writer.sidecar.close()
 
 
-def _write(requests, arm, adapter, base, spec, seed, output) -> tuple[list[dict], io.Sidecar]:
-    """Return the rows of all requests, in order, and the sidecar that holds them until closed."""
-    if arm not in ARMS:
-        raise InputError(f"arm '{arm}': one of {', '.join(ARMS)}.")
-    adapter = str(adapter) if adapter else None
-    prompts = chatmodel.read_prompts(base.prompts)
-    key = _key(requests, arm, adapter, base, spec, seed, prompts)
-    sidecar = io.Sidecar(output, key=key, code=__file__, schema=schemas.CAPTIONS)
-    size = spec.batch_size
-    batches = [requests[start : start + size] for start in range(0, len(requests), size)]
-    pending = [index for index in range(len(batches)) if index not in sidecar]
-    if pending:
-        model, tokenizer = chatmodel.load(base, adapter)
+class _Writer:
+    """Write drafts, batch by batch, into a sidecar that outlives a kill."""
+
+    def __init__(self, requests, arm, adapter, base, spec, gate, seed, output):
+        if arm not in ARMS:
+            raise InputError(f"arm '{arm}': one of {', '.join(ARMS)}.")
+        self.arm, self.base, self.spec, self.seed = arm, base, spec, seed
+        self.adapter = str(adapter) if adapter else None
+        self.prompts = chatmodel.read_prompts(base.prompts)
+        key = _key(requests, arm, self.adapter, base, spec, gate, seed, self.prompts)
+        self.sidecar = io.Sidecar(output, key=key, code=__file__, schema=schemas.CAPTIONS)
+        self.written = 0  # batches so far: the same order in every run, so their numbers are too
+        self.model = None
+
+    def write(self, requests: list[dict], attempt: int) -> list[dict]:
+        """Return a row for each request, in order; a batch holds prompts alike in length."""
+        length = [len(", ".join(item["aspect_list"])) for item in requests]
+        order = sorted(range(len(requests)), key=lambda i: (length[i], i))
+        size = self.spec.batch_size
+        starts = range(0, len(order), size)
+        rows = {}
+        what = f"captions of arm {self.arm}, attempt {attempt}, batches"
+        for start in runlog.progress(starts, what=what):
+            batch = [requests[i] for i in order[start : start + size]]
+            if self.written not in self.sidecar:
+                self.sidecar.write(self.written, self._draw(batch, attempt))
+            rows.update((row["id"], row) for row in self.sidecar.read(self.written))
+            self.written += 1
+        return [rows[item["id"]] for item in requests]
+
+    def _draw(self, batch: list[dict], attempt: int) -> list[dict]:
+        base = self.base
+        if self.model is None:
+            self.model, self.tokenizer = chatmodel.load(base, self.adapter)
         name = f"{base.model}@{base.revision}" if base.revision else base.model
-        name += "+adapter" if adapter else ""
-        for index in runlog.progress(pending, what=f"captions of arm {arm}, batches"):
-            rows = _caption(batches[index], arm, model, tokenizer, prompts, spec, seed)
-            sidecar.write(index, [{**row, "model": name} for row in rows])
-    return sidecar.rows(), sidecar
+        name += "+adapter" if self.adapter else ""
+        stage = f"caption/{self.arm}" + (f"/{attempt}" if attempt else "")
+        seeds = [seeding.item_seed(self.seed, stage, item["id"]) for item in batch]
+        chats = [
+            chatmodel.messages(
+                self.prompts, None if self.arm == "zero_shot" else item["aspect_list"]
+            )
+            for item in batch
+        ]
+        rows = _caption(chats, seeds, self.model, self.tokenizer, base, self.spec)
+        paired = zip(batch, rows, strict=True)
+        return [{**row, "id": item["id"], "model": name} for item, row in paired]
 
 
-def _caption(batch, arm, model, tokenizer, prompts, spec, seed) -> list[dict]:
-    chats = [
-        chatmodel.messages(prompts, None if arm == "zero_shot" else item["aspect_list"])
-        for item in batch
-    ]
-    seeds = [seeding.item_seed(seed, f"caption/{arm}", item["id"]) for item in batch]
-    sampler = ItemSampler(seeds, temperature=spec.temperature, top_p=spec.top_p)
+def _caption(chats, seeds, model, tokenizer, base: Base, spec: Spec) -> list[dict]:
     inputs = chatmodel.encode(tokenizer, chats).to(model.device)
-    stops = model.generation_config.eos_token_id
-    with torch.inference_mode():
-        tokens = model.generate(
-            **inputs,
-            generation_config=GenerationConfig(
-                do_sample=False,  # the sampler's noise makes the argmax a draw
-                max_new_tokens=spec.max_new_tokens,
-            ),
-            logits_processor=LogitsProcessorList([sampler]),
+    length = inputs["input_ids"].shape[1]
+    room = getattr(model.config, "max_position_embeddings", None)
+    if room is not None and length + spec.max_new_tokens > room:
+        raise InputError(
+            f"captioner.generate.max_new_tokens: {length} tokens of prompt and "
+            f"{spec.max_new_tokens} of caption exceed the context of {base.model}, {room} tokens. "
+            "Lower it, or name fewer tags."
         )
-    answers = tokens[:, inputs["input_ids"].shape[1] :].tolist()
+    stops = model.generation_config.eos_token_id
+    padding = (length - inputs["attention_mask"].sum(1)).tolist()
+
+    def alone(row: int, tokens: torch.Tensor):
+        """Return the next logits of an item by itself, without padding and cache."""
+        if any(token in stops for token in tokens[length:].tolist()):
+            return None
+        return model(tokens[None, padding[row] :], use_cache=False).logits[0, -1]
+
+    drawn = {"temperature": spec.temperature, "top_p": spec.top_p}
+    if base.dtype == "float32":
+        sampler = ExactSampler(seeds, alone=alone, **drawn)
+    else:  # half precision moves logits by more than any useful tolerance
+        sampler = ItemSampler(seeds, **drawn)
+    try:
+        with torch.inference_mode():
+            tokens = model.generate(
+                **inputs,
+                generation_config=GenerationConfig(
+                    do_sample=False,  # the sampler's noise makes the argmax a draw
+                    max_new_tokens=spec.max_new_tokens,
+                ),
+                logits_processor=LogitsProcessorList([sampler]),
+            )
+    except torch.cuda.OutOfMemoryError as error:
+        raise InputError(
+            f"captioner.generate.batch_size: {spec.batch_size} prompts do not fit the GPU's memory "
+            "together. Lower it; captions of finished batches are kept."
+        ) from error
+    answers = tokens[:, length:].tolist()
     rows = []
-    for item, chat, item_seed, answer in zip(batch, chats, seeds, answers, strict=True):
+    for chat, item_seed, answer in zip(chats, seeds, answers, strict=True):
         end = next((i for i, token in enumerate(answer) if token in stops), None)
         text = tokenizer.decode(
             answer[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         rows.append(
             {
-                "id": item["id"],
                 "caption": clean(text, finished=end is not None),
                 "prompt": chat[-1]["content"],
                 "n_tokens": len(answer[:end]),
@@ -187,20 +270,9 @@ def clean(text: str, *, finished: bool) -> str:
     return caption
 
 
-def _words(row: dict) -> int:
-    return len(row["caption"].split())
-
-
-def _account(row: dict, spec: Spec) -> dict:
-    if _words(row) >= spec.min_words:
-        return {"id": row["id"], "status": "ok", "reason": ""}
-    reason = f"{_words(row)} words, captioner.generate.min_words is {spec.min_words}"
-    return {"id": row["id"], "status": "too_short", "reason": reason}
-
-
-def _key(requests, arm, adapter, base, spec, seed, prompts) -> str:
-    """Return a hash of all that the captions depend on; min_words and min_yield come after them."""
-    drawn = {k: v for k, v in asdict(spec).items() if k not in ("min_words", "min_yield")}
+def _key(requests, arm, adapter, base, spec, gate, seed, prompts) -> str:
+    """Return a hash of all that the captions depend on; the gate says what is drawn again."""
+    drawn = {k: v for k, v in asdict(spec).items() if k != "min_yield"}
     facts = {
         "requests": [[item["id"], item["aspect_list"]] for item in requests],
         "arm": arm,
@@ -209,6 +281,7 @@ def _key(requests, arm, adapter, base, spec, seed, prompts) -> str:
         "local_files": _file_stamps(base.model) if base.revision is None else None,
         "prompts": prompts,
         "spec": drawn,
+        "gate": asdict(gate) if gate else None,
         "seed": seed,
         "versions": results.versions("torch", "transformers", "peft", "bitsandbytes"),
         "device": "cuda" if torch.cuda.is_available() else "cpu",

@@ -179,6 +179,10 @@ class Sidecar:
         self.lock.check()
         write_table(self._path(index), rows, self.schema)
 
+    def read(self, index: int) -> list[dict]:
+        """Return the rows of batch `index`, which is finished."""
+        return read_rows(self._path(index))
+
     def rows(self) -> list[dict]:
         """Return the rows of all finished batches, in batch order; the lock must still be ours."""
         self.lock.check()

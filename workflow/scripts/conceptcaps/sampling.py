@@ -35,12 +35,15 @@ class ItemSampler(LogitsProcessor):
         if 0 < self.top_k < scores.shape[-1]:
             lowest = scores.topk(self.top_k, dim=-1).values[:, -1:]
             scores = scores.masked_fill(scores < lowest, -torch.inf)
+        return self._nucleus(scores) + self._gumbel(scores.shape[-1]).to(scores.device)
+
+    def _nucleus(self, scores: torch.Tensor) -> torch.Tensor:
         if self.top_p < 1:
             ordered, order = scores.sort(dim=-1, descending=True)
             mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
             drop = (mass_before >= self.top_p).scatter(-1, order, mass_before >= self.top_p)
             scores = scores.masked_fill(drop, -torch.inf)
-        return scores + self._gumbel(scores.shape[-1]).to(scores.device)
+        return scores
 
     def _gumbel(self, vocabulary: int) -> torch.Tensor:
         shape = (self.rows_per_item, vocabulary)
@@ -55,3 +58,57 @@ class ItemSampler(LogitsProcessor):
         self.step += 1
         noise = -np.log(-np.log(np.clip(uniform, 1e-300, 1 - 1e-16)))  # (B, rows, V)
         return torch.from_numpy(noise.reshape(-1, vocabulary)).float()
+
+
+class ExactSampler(ItemSampler):
+    """The same draw, whatever the batch: near-ties are decided by the item's own logits.
+
+    Padding and batch size move a logit in its last bits, which may turn a draw where two tokens are
+    nearly equal. Such a draw, or one at the edge of the nucleus, is decided by logits that the
+    model computes for the item alone. So every token is the one that generation one by one draws,
+    as long as a batch moves no logit by more than half the tolerance.
+
+    Args:
+        seeds: one item seed per sequence, [B].
+        alone: (row, its token ids) -> logits [V] computed for the item alone, or None when it has
+            ended.
+        temperature: > 0; 0 means greedy.
+        top_p: as in `ItemSampler`.
+        tolerance: what counts as near, in logits after the temperature.
+    """
+
+    def __init__(self, seeds, *, alone, temperature, top_p, tolerance=1e-3):
+        """Start at step 0; see the class for the arguments."""
+        super().__init__(seeds, temperature=temperature, top_p=top_p)
+        self.alone, self.tolerance = alone, tolerance
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return perturbed scores [B, V]; rows with a near-tie are computed again, alone."""
+        noise = torch.zeros_like(scores, dtype=torch.float32)
+        if self.temperature > 0:
+            noise = self._gumbel(scores.shape[-1]).to(scores.device)
+        heated = scores.float() / (self.temperature or 1)
+        drawn = self._nucleus(heated) + noise
+        for row in self._near(heated, noise).nonzero()[:, 0].tolist():
+            own = self.alone(row, input_ids[row])
+            if own is not None:
+                own = own[None].float() / (self.temperature or 1)
+                drawn[row] = (self._nucleus(own) + noise[row])[0]
+        return drawn
+
+    def _near(self, heated: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return which rows [B] might be drawn otherwise by logits that differ a little."""
+        widest, surest = torch.ones_like(heated, dtype=torch.bool), None
+        if self.top_p < 1:
+            ordered = heated.sort(dim=-1, descending=True).values
+            mass = torch.nn.functional.pad(ordered.softmax(-1).cumsum(-1), (1, 0))
+            above = torch.searchsorted(-ordered, -(heated + self.tolerance))
+            upto = torch.searchsorted(-ordered, -(heated - self.tolerance))
+            widest = mass.gather(-1, above) < self.top_p + self.tolerance
+            surest = mass.gather(-1, upto) - heated.softmax(-1) < self.top_p - self.tolerance
+            surest[torch.arange(len(heated)), heated.argmax(-1)] = True
+        best = (heated + noise).masked_fill(~widest, -torch.inf).topk(2, dim=-1)
+        near = best.values[:, 0] - best.values[:, 1] < self.tolerance
+        if surest is not None:
+            near |= ~surest.gather(-1, best.indices[:, :1])[:, 0]
+        return near

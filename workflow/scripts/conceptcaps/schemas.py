@@ -68,6 +68,18 @@ CAPTIONS = pa.schema(
         ("model", pa.string()),  # id@revision, "+adapter" where one is applied
     ]
 )
+DRAFTS = pa.schema(  # every text that was written for an item, in order
+    [
+        ("id", pa.string()),
+        ("attempt", pa.int32()),  # from 0
+        ("caption", pa.string()),
+        ("n_tokens", pa.int32()),
+        ("seed", pa.uint64()),
+        ("status", pa.string()),  # "ok": it is the item's caption; otherwise the check that failed
+        ("reason", pa.string()),
+        ("tag_recall", pa.float64()),  # share of the item's tags that it names; null without tags
+    ]
+)
 AUDIO = pa.schema(
     [
         ("id", pa.string()),
