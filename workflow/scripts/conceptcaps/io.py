@@ -180,7 +180,8 @@ class Sidecar:
         write_table(self._path(index), rows, self.schema)
 
     def read(self, index: int) -> list[dict]:
-        """Return the rows of batch `index`, which is finished."""
+        """Return the rows of batch `index`, which is finished; the lock must still be ours."""
+        self.lock.check()
         return read_rows(self._path(index))
 
     def rows(self) -> list[dict]:
