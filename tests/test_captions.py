@@ -86,17 +86,18 @@ def whole(tags, tmp_path_factory):
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 def test_neither_batch_nor_shard_moves_a_byte(tags, tmp_path, quantization):
     judge = gated(drafts=2, min_tag_recall=0.5)
-    known = dict(tags=tags, judge=judge, quantization=quantization)
-    rows = {}
+    known = dict(tags=tags, judge=judge, items=8, quantization=quantization)
+    drafts = {}
     for batch, shard in ((1, 8), (8, 8), (3, 4)):
-        directory = tmp_path / f"{batch}_{shard}"
+        spec = changed(batch_size=batch)
         for k in range(8 // shard):
             made = make(
-                directory, shard=k, shard_items=shard, spec=changed(batch_size=batch), **known
+                tmp_path / f"{batch}_{shard}", shard=k, shard_items=shard, spec=spec, **known
             )
-            rows.setdefault((batch, shard), []).extend(io.read_rows(made))
-    first, *others = rows.values()
-    assert first
+            rows = io.read_rows(made.with_suffix(".drafts.parquet"))
+            drafts.setdefault((batch, shard), []).extend(rows)
+    first, *others = (sorted(d, key=lambda r: (r["id"], r["attempt"])) for d in drafts.values())
+    assert len(first) > 8
     assert all(other == first for other in others)
     one, many = (tmp_path / f"{batch}_8" for batch in (1, 8))
     for name in ("base0.parquet", "base0.ledger.parquet", "base0.drafts.parquet"):
