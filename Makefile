@@ -3,6 +3,9 @@
 # make test-slurm     the tests on a real Slurm that they start themselves; needs its packages (CONTRIBUTING.md)
 # make resources RUN=results     what the jobs of a run used, as the key set-resources of a profile
 # make install  only the environment, .venv
+# make why ARGUMENTS="--workflow-profile mini audio"     why jobs would run again, in plain words
+# make dag      dry runs of every profile and scenario, and the linter; needs snakemake alone
+# make scaling  docs/scaling.md and its figure anew
 # make models   train the miniature's models anew, into results/mini/models (two hours)
 # make real MUSICCAPS=musiccaps-public.csv     the real table through the miniature's models
 # make format | lint | clean
@@ -16,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 # Without it Snakemake keeps caches in the home directory, where two checkouts would share them.
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 
-.PHONY: install demo test test-slurm resources models real lint format clean
+.PHONY: install demo test test-slurm resources why dag scaling models real lint format clean
 
 install: $(VENV)/.installed
 
@@ -49,6 +52,28 @@ test-slurm: $(VENV)/.installed
 
 resources: $(VENV)/.installed
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.benchmarks $(RUN)/benchmarks
+
+why: $(VENV)/.installed
+	@$(BIN)/python workflow/reruns.py $(ARGUMENTS)
+
+# CI has no virtual environment: make dag SNAKEMAKE=snakemake
+SNAKEMAKE := $(BIN)/snakemake
+DRY := $(SNAKEMAKE) -n -q rules
+MINIATURE := $(DRY) --workflow-profile mini
+dag:
+	$(DRY) -- results/conceptcaps.parquet
+	$(DRY) --profile slurm -- results/conceptcaps.parquet
+	$(MINIATURE)
+	$(MINIATURE) --configfile overlays/mini.yaml overlays/retrained.yaml -- all mini_models
+	$(MINIATURE) --configfile overlays/mini.yaml overlays/real_musiccaps.yaml --config 'sources={musiccaps: {path: README.md}}'  # another file stands in for the table
+	$(DRY) --config 'distill={taxonomy: resources/mini/taxonomy.yaml}' -- results/conceptcaps.parquet
+	$(DRY) --config 'arms={compared: [base, zero_shot]}' -- scores tcav figures
+	$(DRY) --config 'arms={compared: []}' -- results/conceptcaps.parquet
+	$(DRY) -- captions
+	$(SNAKEMAKE) --lint
+
+scaling: $(VENV)/.installed
+	$(BIN)/python docs/scaling.py
 
 models: $(VENV)/.installed
 	$(BIN)/snakemake --workflow-profile mini --configfile overlays/mini.yaml overlays/retrained.yaml -- mini_models

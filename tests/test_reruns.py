@@ -1,5 +1,7 @@
 """What a change makes run again: exactly these rules, and nothing after a change of no content."""
 
+import os
+import shutil
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -163,3 +165,59 @@ def test_growing_the_dataset_makes_new_shards_only(plan):
 def test_the_table_has_no_row_too_many():
     for pattern in TABLE:
         assert any(fnmatch(key, pattern) for key in KEYS), f"{pattern}: no such key any more"
+
+
+def why(run, *targets, changes=None, overlay=None):
+    if changes:
+        overlay.write_text(yaml.safe_dump(nested(changes)))
+    overlays = [overlay] if changes else []
+    with (
+        reruns_of(run) as (planned, reruns),
+        planned(*(targets or OPTIONAL), overlays=overlays) as flow,
+    ):
+        return reruns.lines(flow)
+
+
+def test_why_names_the_setting_and_its_values(finished, tmp_path):
+    changes = {"audio.guidance_scale": 4.0, "scores.fad.control_clips": 9, "tcav.layers": ["conv3"]}
+    said = why(finished, changes=changes, overlay=tmp_path / "change.yaml")
+    jobs = "generate_audio base/00000 ... zero_shot/00000 (6 jobs)"
+    assert f"{jobs}: the setting audio.guidance_scale changed from 3.3 to 4.0" in said
+    changed = "embed_reference: the setting scores.fad.control_clips changed from 60 to 9"
+    assert changed in said
+    assert sum("it reads what generate_audio will make" in line for line in said) >= 2
+    assert not any(line.startswith("generate_captions") for line in said)
+    said = why(finished, changes={"tags.items": 1300}, overlay=tmp_path / "change.yaml")
+    new = "results/mini/captions/conceptcaps/00004.parquet has not been made yet"
+    assert f"generate_captions conceptcaps/00004: {new}" in said
+
+
+def test_only_content_counts_and_why_says_which(finished, tmp_path):
+    """A fresh checkout beside the results: touched, commented and reordered, then truly changed."""
+    run = finished.copy(tmp_path / "copy")
+    zoo = run.directory / "resources/mini/models"
+    zoo.unlink()
+    shutil.copytree(ROOT / "resources/mini/models", zoo, copy_function=shutil.copyfile)
+    for path in [*run.directory.rglob("*.py"), *run.directory.rglob("*.smk")]:
+        path.write_text(path.read_text() + "\n# a remark\n")
+    for name in ("config.yaml", "overlays/mini.yaml"):
+        path = run.directory / name
+        settings = yaml.safe_load(path.read_text())
+        path.write_text("# a remark\n" + yaml.safe_dump(settings, sort_keys=True, indent=4))
+    results = run.directory / "results"
+    for path in run.directory.rglob("*"):
+        if path.is_file() and not path.is_relative_to(results):
+            os.utime(path)
+    assert why(run) == []
+    engine = run.directory / "workflow/scripts/conceptcaps/musicgen.py"
+    engine.write_text(engine.read_text() + "\nVERSION = 2\n")
+    vocabulary = run.directory / "resources/mini/taxonomy.yaml"
+    vocabulary.write_text(vocabulary.read_text() + "\n# content, as far as Snakemake can tell\n")
+    (run.results / "scores/fad.json").unlink()
+    said = why(run)
+    assert "distill_musiccaps: its input resources/mini/taxonomy.yaml changed" in said
+    assert "play_miniature: the code of conceptcaps.musicgen changed" in said
+    assert any(
+        line.startswith("score_fad: results/mini/scores/fad.json was deleted") for line in said
+    )
+    assert not any(line.startswith("finetune_captioner: the code") for line in said)

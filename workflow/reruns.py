@@ -76,7 +76,7 @@ def lines(workflow) -> list[str]:
     jobs = rerun_jobs(workflow)
     causes = defaultdict(list)
     for level in workflow.dag.toposorted():
-        for job in sorted(level, key=str):
+        for job in sorted(level, key=lambda job: (job.rule.name, *job.wildcards)):
             for cause in _causes(job, jobs.get(job), workflow, changes) if job in jobs else ():
                 causes[job.rule.name, cause].append("/".join(job.wildcards))
     return [f"{rule}{_which(names)}: {cause}" for (rule, cause), names in causes.items()]
@@ -141,7 +141,7 @@ def _param_changes(job, change, persistence, changes) -> Iterator[str]:
         if name == "code":
             yield from _code_changes(known, value)
         elif isinstance(value, dict):
-            section = getattr(dict(job.rule.params.items()).get(name), "path", name)
+            section = getattr(dict(job.rule.params.items()).get(name), "path", "")
             for key, old, new in _leaves(known, value, section):
                 yield _setting(key, old, new)
         else:
