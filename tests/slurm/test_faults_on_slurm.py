@@ -187,12 +187,11 @@ def test_snakemake_is_told_to_stop(run, small, cluster, how):
     wait_for_batches(partial(shards(run)[0]), 1, process)
     os.killpg(process.pid, how)
     assert finish(run, process, 300) != 0
-    states = {job["JobState"].split(" ")[0] for job in our_jobs(cluster, run)}
+    cluster.wait_idle()  # a cancelled job is "completing" for some seconds
+    states = {job["JobState"] for job in our_jobs(cluster, run)}
     # SIGTERM waits for what runs; SIGINT cancels it, and what it had finished is in the sidecars.
     assert states <= ({"COMPLETED"} if how == signal.SIGTERM else {"CANCELLED", "COMPLETED"})
-    cluster.wait_idle()
-    done = run.snakemake(*SLURM, *targets(run))
-    assert "error" not in done.stdout.lower() or done.returncode == 0
+    run.snakemake(*SLURM, *targets(run))
     assert_undisturbed(run, small)
 
 
