@@ -2,12 +2,13 @@
 
 inputs:  any stage's outputs
 outputs: none
-steps:   tags, captions, audio, scores, tcav, dataset, figures, clip_audio, mini_models
+steps:   tags, tag_models, captions, audio, scores, tcav, dataset, figures, clip_audio, mini_models
 """
 
 
 localrules:
     tags,
+    tag_models,
     captions,
     audio,
     scores,
@@ -23,6 +24,13 @@ rule tags:
     input:
         "<results>/tags/tags.parquet",
         "<results>/vae/metrics.json",
+
+
+rule tag_models:
+    """The tag model beside the paper's and three baselines (optional)."""
+    input:
+        "<results>/vae/models.parquet",
+        "<results>/vae/models.json",
 
 
 rule captions:

@@ -2,7 +2,7 @@
 
 inputs:  <results>/distill/pairs.parquet, <results>/distill/taxonomy.json, the taxonomy file
 outputs: <results>/vae/ (model, config, metrics, training history), <results>/tags/ (plan, sets, metrics)
-steps:   fit_vae, plan_tags, sample_tags
+steps:   fit_vae, plan_tags, sample_tags; on demand compare_tagmodels
 """
 
 SAMPLING = [key for key in setting("tags") if key not in ("items", "prior", *GATES)]
@@ -100,3 +100,33 @@ rule sample_tags:
         code=fingerprint("sample_tags"),
     script:
         "../workflow/scripts/sample_tags.py"
+
+
+rule compare_tagmodels:
+    """On demand: the VAE's presets and three baselines, fitted and measured alike."""
+    input:
+        pairs="<results>/distill/pairs.parquet",
+        taxonomy="<results>/distill/taxonomy.json",
+        taxonomy_file=setting("distill.taxonomy"),
+    output:
+        table="<results>/vae/models.parquet",
+        metrics="<results>/vae/models.json",
+    log:
+        "<logs>/compare_tagmodels.log",
+    benchmark:
+        "<benchmarks>/compare_tagmodels.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 4
+    resources:
+        mem_mb=grows(6000),
+        runtime=grows(60),
+    params:
+        compared=section("vae.compared"),
+        presets=section("vae.presets", *setting("vae.compared")),
+        baselines=section("vae.baselines"),
+        limits=section("tags", "min_categories", "max_tags"),
+        seed=setting("seed"),
+        code=fingerprint("compare_tagmodels"),
+    script:
+        "../workflow/scripts/compare_tagmodels.py"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from conceptcaps import tagmetrics, tagsets, vae
+from conceptcaps import tagmetrics, tagmodels, tagsets, vae
 from conceptcaps.constraints import REASONS, Constraints
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_json, read_rows, write_json, write_table
@@ -321,3 +321,37 @@ def test_the_bound_is_below_the_likelihood_and_near_it_for_a_decoder_that_ignore
     ).sum(1)
     bound = vae.log_bound(model, prior, x, seed=0)
     assert np.mean(bound) == pytest.approx(exact.mean().item(), abs=0.1)
+
+
+@pytest.fixture(scope="module")
+def two_kinds():
+    """Sets of two kinds that share no tag: a mixture of two knows their likelihood exactly."""
+    rng = np.random.default_rng(0)
+    kind = rng.random((3000, 1)) < 0.3
+    left, right = rng.random((3000, 3)) < 0.8, rng.random((3000, 3)) < 0.6
+    return np.hstack([left & kind, right & ~kind])
+
+
+def test_baselines_reach_the_planted_likelihood(two_kinds):
+    train, test = two_kinds[:2400], two_kinds[2400:]
+    settings = {"smoothing": 0.5, "seed": 1}
+    one = tagmodels.mixture(train, components=1, steps=1, **settings)
+    two = tagmodels.mixture(train, components=4, steps=80, **settings)
+    chain = tagmodels.autoregressive(train, validation=test, steps=300, weight_decay=0.0, seed=0)
+    planted = [
+        sum(
+            share * np.prod(np.where(row, p, np.subtract(1, p)))
+            for share, p in ((0.3, [0.8] * 3 + [0] * 3), (0.7, [0] * 3 + [0.6] * 3))
+        )
+        for row in test
+    ]
+    truth = np.log(planted).mean()
+    assert one.log_prob(test).mean() < truth - 0.4
+    for model in (two, chain):
+        assert model.log_prob(test).mean() == pytest.approx(truth, abs=0.08)
+        drawn = model.draw(4000, np.random.default_rng(2))
+        assert tagmetrics.cooccurrence_cosine(drawn, train) > 0.99
+        assert tagmetrics.marginal_mae(drawn, train) < 0.02
+    every = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(bool)
+    for model in (one, two, chain):
+        assert np.exp(model.log_prob(every)).sum() == pytest.approx(1, abs=1e-4)

@@ -49,6 +49,17 @@ VAE_HISTORY = pa.schema(
         ("heldout_jaccard", pa.float64()),
     ]
 )
+TAG_MODELS = pa.schema(
+    [
+        ("model", pa.string()),  # "data": real sets against real sets
+        ("name", pa.string()),
+        ("value", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("n", pa.int32()),
+        ("direction", pa.string()),
+    ]
+)
 TAGS = pa.schema(
     [
         ("id", pa.string()),
