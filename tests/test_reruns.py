@@ -1,7 +1,9 @@
 """What a change makes run again: exactly these rules, and nothing after a change of no content."""
 
 import os
+import re
 import shutil
+from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -124,9 +126,9 @@ def plan(finished, tmp_path_factory):
 
     with reruns_of(finished) as (planned, reruns):
 
-        def plan(changes=None):
+        def plan(changes=None, targets=OPTIONAL):
             overlay.write_text(yaml.safe_dump(nested(changes or {})))
-            with planned(*OPTIONAL, overlays=[overlay]) as workflow:
+            with planned(*targets, overlays=[overlay]) as workflow:
                 readers = {label(job): set() for job in workflow.dag.jobs if not job.rule.norun}
                 for job in workflow.dag.jobs:
                     for maker, files in workflow.dag.dependencies[job].items():
@@ -221,3 +223,19 @@ def test_only_content_counts_and_why_says_which(finished, tmp_path):
         line.startswith("score_fad: results/mini/scores/fad.json was deleted") for line in said
     )
     assert not any(line.startswith("finetune_captioner: the code") for line in said)
+
+
+@pytest.mark.pipeline
+@pytest.mark.parametrize(
+    "key",
+    ["audio.guidance_scale", "audio.min_yield", "tags.items", "tags.max_tags", "arms.compared"],
+)
+def test_a_run_that_was_made_agrees(key, mini, plan, tmp_path):
+    """What is planned on top of one-byte files is what `snakemake -n` plans on real results."""
+    changes = {key: another(key)}
+    (tmp_path / "change.yaml").write_text(yaml.safe_dump(nested(changes)))
+    files = ["--configfile", "overlays/mini.yaml", tmp_path / "change.yaml"]
+    said = mini.snakemake("--workflow-profile", "mini", "-n", *files).stdout
+    listed = re.findall(r"^(\w+) +(\d+)$", said.split("Job stats:")[1], re.MULTILINE)
+    found = {rule: int(n) for rule, n in listed if rule not in ("all", "total", "job")}
+    assert found == Counter(job.split("/")[0] for job in plan(changes, ["all"]).jobs)
