@@ -131,7 +131,7 @@ def finished(tmp_path_factory) -> Checkout:
     return run
 
 
-OPTIONAL = ("all", "mini_models", "clip_audio")  # every rule of the workflow
+OPTIONAL = ("all", "tag_models", "mini_models", "clip_audio")  # every rule of the workflow
 
 
 @contextlib.contextmanager
