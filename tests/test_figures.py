@@ -115,7 +115,7 @@ def tcav_scores(folder):
 FIGURES = {
     "tags": (figures.plot_tags, tables_of_tags, ["piano", "sampled (N = 7)", "All 4 tags"]),
     "vae": (figures.plot_vae, history, ["Loss over 5 epochs", "best 0.500, epoch 5"]),
-    "text": (figures.plot_text, text_scores, ["bleu4, higher is better", "N = 50", "not defined"]),
+    "text": (figures.plot_text, text_scores, ["bleu4", "higher is better, N = 50", "not defined"]),
     "clap": (figures.plot_clap, clap_shards, ["N = 30", "0.445 [", "0.300 [0.300, 0.300]"]),
     "genrecnn": (figures.plot_genrecnn, genre_metrics, ["accuracy 0.75", "N = 8"]),
     "tcav": (figures.plot_tcav, tcav_scores, ["4 of 8 tests significant", "planted", "0.87"]),
