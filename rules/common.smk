@@ -27,7 +27,13 @@ from conceptcaps.constraints import Constraints
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.fingerprint import script_modules
 from conceptcaps.settings import check_settings
-from conceptcaps.taxonomy import load_exclusive, load_implications, load_taxonomy, vocabulary
+from conceptcaps.taxonomy import (
+    load_exclusive,
+    load_implications,
+    load_lookup,
+    load_taxonomy,
+    vocabulary,
+)
 
 
 def check_config():
@@ -42,6 +48,7 @@ def check_taxonomy():
     """Stop when the taxonomy is broken, or a concept to be tested is not one of its tags."""
     try:
         taxonomy = load_taxonomy(setting("distill.taxonomy"))
+        load_lookup(setting("distill.taxonomy"))  # aliases, implications and exclusive groups too
         Constraints(
             taxonomy,
             groups=load_exclusive(setting("distill.taxonomy")),

@@ -3,6 +3,7 @@ import random
 import pytest
 
 from conceptcaps import distill
+from conceptcaps.cleanup import clean_caption
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_json, read_rows, write_table
 from conceptcaps.schemas import CLIPS
@@ -18,8 +19,8 @@ def clip(ytid, aspects, caption="Some  music."):
     }
 
 
-def run(tmp_path, rows, min_categories=3, heldout=None):
-    (tmp_path / "taxonomy.yaml").write_text(TAXONOMY)
+def run(tmp_path, rows, min_categories=3, heldout=None, taxonomy=TAXONOMY):
+    (tmp_path / "taxonomy.yaml").write_text(taxonomy)
     write_table(tmp_path / "clips.parquet", rows, CLIPS)
     distill.distill(
         clips=tmp_path / "clips.parquet",
@@ -53,8 +54,8 @@ def test_rows_are_kept_by_covered_categories_and_dropped_with_a_reason(tmp_path)
         ("c", "dropped"),
         ("d", "dropped"),
     ]
-    assert ledger[1]["reason"] == "tags from 2 categories (genre, mood), 3 needed"
-    assert ledger[3]["reason"] == "empty caption"
+    assert ledger[1]["reason"] == "too few categories: tags from 2 (genre, mood), 3 needed"
+    assert ledger[3]["reason"].startswith("empty caption")
     assert read_json(tmp_path / "taxonomy.json")["tempo"] == ["slow"]
 
 
@@ -91,5 +92,42 @@ def test_tag_set_id_ignores_order_and_separates_sets():
 
 
 def test_a_taxonomy_that_keeps_nothing_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="none of the 1 clips has tags from 3 categories"):
+    with pytest.raises(
+        InputError,
+        match=r"keeps none of the 1 clips.*no aspect is spelt like any tag of mood",
+    ):
         run(tmp_path, [clip("a", ["jazz"])])
+
+
+def test_aliases_and_implications_count_and_contradictions_are_dropped(tmp_path):
+    text = (
+        "genre: {jazz: [bebop], rock: []}\nmood: {sad: [sad mood], happy: []}\n"
+        "instrument: {piano: [jazz piano], drums: []}\ntempo: [slow]\n"
+        "implies: {sad: [slow]}\nexclusive: [[sad, happy]]\n"
+    )
+    rows = [
+        clip("a", ["Bebop", "sad mood", "jazz piano"]),
+        clip("b", ["bebop", "sad mood", "happy"]),
+        clip("c", ["bebop", "sad mood", "jazz piano"]),
+    ]
+    pairs, ledger = run(tmp_path, rows, taxonomy=text)
+    assert [pair["aspect_list"] for pair in pairs] == [["jazz", "piano", "sad", "slow"]]
+    assert ledger[1]["reason"] == "contradiction: happy and sad"
+    assert ledger[2]["reason"] == "duplicate: caption and tags of a"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The low quality recording features a flute.", "The recording features a flute."),
+        ("A harp  plays. The recording is noisy and in mono.", "A harp plays."),
+        ("The recording is noisy and it sounds sad.", "It sounds sad."),
+        ("It sounds sad, and the recording is a bit noisy.", "It sounds sad."),
+        ("This is an amateur recording.", ""),
+        ("A choir sings. It is soft and", "A choir sings. It is soft."),
+        ("The childrenâ€™s song;", "The children's song."),
+        ("An amateur plays the flute in mono.", "An amateur plays the flute in mono."),
+    ],
+)
+def test_captions_are_cleaned_and_never_invented(text, expected):
+    assert clean_caption(text) == expected

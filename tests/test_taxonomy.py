@@ -1,10 +1,22 @@
+import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from conceptcaps.errors import InputError
+from conceptcaps.musiccaps import read_csv
 from conceptcaps.schemas import CATEGORIES
-from conceptcaps.taxonomy import by_category, load_exclusive, load_taxonomy, vocabulary
+from conceptcaps.taxonomy import (
+    by_category,
+    load_aliases,
+    load_exclusive,
+    load_implications,
+    load_lookup,
+    load_taxonomy,
+    normalise,
+    vocabulary,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = "genre: [Jazz, rock]\nmood: [sad]\ninstrument: [piano]\ntempo: [slow  tempo]\n"
@@ -77,3 +89,51 @@ def test_the_projects_own_taxonomy_is_four_times_fifty():
     assert {category: len(taxonomy[category]) for category in CATEGORIES} == dict.fromkeys(
         CATEGORIES, 50
     )
+
+
+def test_aliases_and_implications_are_read(tmp_path):
+    text = GOOD.replace("[Jazz, rock]", "{Jazz: [Bebop], rock: []}")
+    text += "implies: {slow tempo: [sad], sad: [piano]}\n"
+    path = write(tmp_path, text + "compounds: [{tags: [jazz, rock], aspects: [jazz rock]}]\n")
+    assert load_aliases(path) == {"jazz": ["bebop", "jazz rock"], "rock": ["jazz rock"]}
+    assert load_implications(path) == {"slow tempo": ["piano", "sad"], "sad": ["piano"]}
+    assert load_lookup(path)["jazz rock"] == ["jazz", "rock"]
+    assert load_aliases(write(tmp_path, GOOD)) == load_implications(write(tmp_path, GOOD)) == {}
+
+
+@pytest.mark.parametrize(
+    ("genre", "rest", "message"),
+    [
+        ("{jazz: [bop], rock: [bop]}", "", "alias 'bop' is under 'jazz' and under 'rock', both in"),
+        ("{jazz: [bop, bop]}", "", "lists the alias 'bop' twice"),
+        ("{jazz: [sad]}", "", "alias 'sad' is itself a tag"),
+        ("{jazz: bop}", "", "must be a list"),
+        (
+            "[jazz]",
+            "implies: {jazz: [sed]}",
+            "'sed', which is no tag of the taxonomy. Did you mean",
+        ),
+        ("[jazz]", "implies: {jazz: [sad], sad: [jazz]}", "goes round in a circle"),
+        ("[jazz]", "implies: {jazz: [sad, piano]}\nexclusive: [[sad, piano]]", "in one group"),
+        ("[jazz]", "compounds: [{tags: [jazz], aspects: [x]}]", "needs two or more tags"),
+    ],
+)
+def test_broken_relations_are_explained(tmp_path, genre, rest, message):
+    path = write(tmp_path, GOOD.replace("[Jazz, rock]", genre) + rest + "\n")
+    with pytest.raises(InputError, match=message):
+        load_lookup(path)
+
+
+def test_the_projects_own_taxonomy_covers_the_real_table():
+    table = os.environ.get("MUSICCAPS_CSV")
+    if not table:
+        pytest.skip("set MUSICCAPS_CSV to the path of musiccaps-public.csv to run this")
+    path = ROOT / "resources/taxonomy.yaml"
+    lookup = load_lookup(path)
+    rows = [{normalise(a) for a in row["aspect_list"]} for row in read_csv(table)]
+    counts = Counter(aspect for row in rows for aspect in row)
+    aliases = {alias for names in load_aliases(path).values() for alias in names}
+    assert sorted(aliases - set(counts)) == []  # every alias occurs
+    covered = sum(count for aspect, count in counts.items() if aspect in lookup)
+    assert covered / sum(counts.values()) > 0.65
+    assert sum(not row.isdisjoint(lookup) for row in rows) / len(rows) > 0.97

@@ -5,10 +5,18 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from conceptcaps.cleanup import clean_caption
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_rows, write_json, write_table
 from conceptcaps.schemas import CATEGORIES, DISTILL_LEDGER, PAIRS, TAGS_OF
-from conceptcaps.taxonomy import by_category, load_taxonomy, normalise
+from conceptcaps.taxonomy import (
+    by_category,
+    contradictions,
+    load_exclusive,
+    load_lookup,
+    load_taxonomy,
+    normalise,
+)
 
 SPLITS = ("train", "validation", "test")
 
@@ -31,28 +39,44 @@ def distill(
     ledger: str | Path,
     taxonomy: str | Path,
 ) -> None:
-    """Keep a row if its aspects, matched exactly, are tags of enough categories.
+    """Keep a row if its aspects name tags of enough categories that do not contradict each other.
 
-    Writes the kept rows (`schemas.PAIRS`), a ledger with a reason for every row of the input, and
-    the taxonomy as JSON. No tag set is in two splits. The result does not depend on row order.
+    An aspect is matched exactly, as a tag or as one of its aliases; what the tags imply is added.
+    A row with two tags of an exclusive group is dropped: nothing says which of them is wrong.
+    Captions are cleaned (`cleanup.clean_caption`); of rows with equal captions and tags the first
+    by id stays.
+
+    Writes the kept rows (`schemas.PAIRS`), a ledger with a reason for every dropped row, and the
+    taxonomy as JSON. No tag set is in two splits. The result does not depend on row order.
 
     Raises:
         InputError: the taxonomy is broken or keeps no row at all.
     """
     categories = load_taxonomy(taxonomy_file)
+    lookup, groups = load_lookup(taxonomy_file), load_exclusive(taxonomy_file)
     rows = sorted(read_rows(clips), key=lambda row: row["ytid"])
-    kept, entries = [], []
+    first: dict[tuple, str] = {}
+    kept, entries, reasons = [], [], Counter()
     for row in rows:
-        pair, reason = _match(row, categories, spec.min_categories)
-        entries.append(
-            {"ytid": row["ytid"], "status": "dropped" if reason else "ok", "reason": reason}
-        )
-        if pair:
+        tags = {tag for aspect in row["aspect_list"] for tag in lookup.get(normalise(aspect), [])}
+        pair = _pair(row, by_category(tags, categories))
+        kind, detail = _objection(pair, spec.min_categories, groups)
+        if not kind:
+            same = first.setdefault((pair["caption"], *pair["aspect_list"]), row["ytid"])
+            if same != row["ytid"]:
+                kind, detail = "duplicate", f"caption and tags of {same}"
+        if kind:
+            reasons[kind] += 1
+        else:
             kept.append(pair)
+        status, reason = ("dropped", f"{kind}: {detail}") if kind else ("ok", "")
+        entries.append({"ytid": row["ytid"], "status": status, "reason": reason})
     if not kept:
+        why = ", ".join(f"{count} {kind}" for kind, count in reasons.most_common())
         raise InputError(
-            f"{taxonomy_file}: none of the {len(rows)} clips has tags from {spec.min_categories} "
-            "categories. Lower distill.min_categories, or spell the tags as MusicCaps does."
+            f"{taxonomy_file}: keeps none of the {len(rows)} clips ({why}); "
+            f"{_unnamed(rows, categories)}. Lower distill.min_categories, or spell "
+            "the tags as MusicCaps does."
         )
     splits = split_tag_sets(
         {tag_set_id(pair["aspect_list"]) for pair in kept}, shares=spec.heldout, seed=seed
@@ -61,28 +85,45 @@ def distill(
         pair["split"] = splits[tag_set_id(pair["aspect_list"])]
     for split, count in sorted(Counter(pair["split"] for pair in kept).items()):
         print(f"{split}: {count} pairs")
+    for kind, count in reasons.most_common():
+        print(f"dropped, {kind}: {count}")
     print(f"kept {len(kept)} of {len(rows)} clips, {len(splits)} distinct tag sets")
     write_table(pairs, kept, PAIRS)
     write_table(ledger, entries, DISTILL_LEDGER)
     write_json(taxonomy, categories)
 
 
-def _match(row: dict, categories: dict, min_categories: int) -> tuple[dict | None, str]:
-    tags = by_category((normalise(aspect) for aspect in row["aspect_list"]), categories)
-    covered = [category for category in CATEGORIES if tags[category]]
-    if len(covered) < min_categories:
-        found = ", ".join(covered) or "none"
-        return None, f"tags from {len(covered)} categories ({found}), {min_categories} needed"
-    caption = " ".join(row["caption"].split())
-    if not caption:
-        return None, "empty caption"
-    pair = {
+def _pair(row: dict, tags: dict[str, list[str]]) -> dict:
+    return {
         "id": row["ytid"],
         "ytid": row["ytid"],
-        "caption": caption,
+        "caption": clean_caption(row["caption"]),
         "aspect_list": sorted(tag for found in tags.values() for tag in found),
+        **{TAGS_OF[category]: tags[category] for category in CATEGORIES},
     }
-    return pair | {TAGS_OF[category]: tags[category] for category in CATEGORIES}, ""
+
+
+def _objection(pair: dict, min_categories: int, groups: list[list[str]]) -> tuple[str, str]:
+    """Return why a row cannot stay as (kind, detail); ("", "") if it can."""
+    covered = [category for category in CATEGORIES if pair[TAGS_OF[category]]]
+    if len(covered) < min_categories:
+        found = ", ".join(covered) or "none"
+        return "too few categories", f"tags from {len(covered)} ({found}), {min_categories} needed"
+    clashes = contradictions(pair["aspect_list"], groups)
+    if clashes:
+        return "contradiction", "; ".join(" and ".join(clash) for clash in clashes)
+    if not pair["caption"]:
+        return "empty caption", "nothing on the music is left of it"
+    return "", ""
+
+
+def _unnamed(rows: list[dict], categories: dict[str, list[str]]) -> str:
+    """Say of which categories no aspect of the rows is spelt like a tag."""
+    aspects = {normalise(aspect) for row in rows for aspect in row["aspect_list"]}
+    unseen = [c for c in CATEGORIES if aspects.isdisjoint(categories[c])]
+    if not unseen:
+        return "each category is named by some aspect"
+    return f"no aspect is spelt like any tag of {', '.join(unseen)}"
 
 
 def tag_set_id(tags) -> str:
