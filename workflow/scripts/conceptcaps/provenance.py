@@ -23,6 +23,7 @@ PACKAGES = (  # the direct dependencies; tests/test_envs.py compares them with w
     "captum",
     "datasets",
     "faiss-cpu",
+    "ftfy",
     "huggingface_hub",
     "laion-clap",
     "librosa",
