@@ -7,7 +7,7 @@ from pathlib import Path
 from conceptcaps import io
 from conceptcaps.errors import InputError
 from conceptcaps.mentions import Mentions
-from conceptcaps.taxonomy import load_taxonomy, normalise, vocabulary
+from conceptcaps.taxonomy import load_aliases, load_taxonomy, normalise, vocabulary
 
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 # fmt: off
@@ -155,7 +155,7 @@ def of_arm(arm: str, spec: Spec, *, taxonomy: str | Path, pairs: str | Path) -> 
         taxonomy: the taxonomy file: the tags that captions can name.
         pairs: table `schemas.PAIRS`; its split "train" must not be copied.
     """
-    mentions = Mentions(vocabulary(load_taxonomy(taxonomy)))
+    mentions = Mentions(vocabulary(load_taxonomy(taxonomy)), load_aliases(taxonomy))
     if arm != "conceptcaps":
         return Gate(ungated(spec), mentions=mentions)
     rows = io.read_rows(pairs, ["caption", "split"])

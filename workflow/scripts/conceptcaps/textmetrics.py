@@ -10,7 +10,7 @@ from conceptcaps import baselines, io, results, seeding, textmodels, wordmetrics
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.mentions import Mentions
 from conceptcaps.results import MetricResult
-from conceptcaps.taxonomy import load_taxonomy, vocabulary
+from conceptcaps.taxonomy import load_aliases, load_taxonomy, vocabulary
 
 GROUPS = {  # names that stand for several metrics
     "bleu": ("bleu1", "bleu2", "bleu3", "bleu4"),
@@ -86,7 +86,7 @@ def score(
     known = dict(
         references=references,
         tags=tags,
-        mentions=Mentions(vocabulary(load_taxonomy(taxonomy))),
+        mentions=Mentions(vocabulary(load_taxonomy(taxonomy)), load_aliases(taxonomy)),
         training=[row["caption"] for row in rows if row["split"] == "train"],
         models=textmodels.Models(bertscore=spec.bertscore, mauve=spec.mauve),
         n_boot=spec.bootstraps,
