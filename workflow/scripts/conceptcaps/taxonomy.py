@@ -10,7 +10,7 @@ from conceptcaps.schemas import CATEGORIES
 
 EXCLUSIVE, IMPLIES, COMPOUNDS = "exclusive", "implies", "compounds"
 SECTIONS = (EXCLUSIVE, IMPLIES, COMPOUNDS)  # the keys of a taxonomy file that are no category
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the project's file has 5,000 aliases
+_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the project's file has 5,000 aliases
 
 
 def load_taxonomy(path: str | Path) -> dict[str, list[str]]:
@@ -187,7 +187,7 @@ def _read(path: str | Path) -> dict:
 
 @lru_cache(maxsize=2)
 def _parse(text: str):
-    return yaml.load(text, Loader=_Loader)
+    return yaml.load(text, Loader=_SafeLoader)
 
 
 def _name(path: str | Path, where: str, text) -> str:
