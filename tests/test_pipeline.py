@@ -123,20 +123,10 @@ def metric(mini, file, name, arm=None):
     return next(m["value"] for m in metrics if m["name"] == name)
 
 
-# Cells that are not significant on every machine: README, "What has been run".
-PLANTED = {
-    "tcav_metal_distorted_electric_guitar",
-    "tcav_classical_strings_or_piano",
-    "tcav_genres_slow_against_fast",
-}
-
-
 def test_the_planted_truth_is_found(mini):
     checks = {check["name"]: check for check in read_json(mini.results / "checks.json")}
     assert len(checks) == 26
-    missed = {name for name, check in checks.items() if not check["holds"]}
-    assert missed <= PLANTED | {"fad_generated_beyond_codec"}, missed
-    assert PLANTED - missed  # borderline cells differ between machines
+    assert [name for name, check in checks.items() if not check["holds"]] == []
     # Margins beyond the bounds: other machines round differently.
     assert checks["generated_tempo_accuracy"]["value"] > 0.9
     assert checks["generated_genre_accuracy"]["value"] > 0.8
@@ -230,6 +220,6 @@ def test_the_real_table_runs_through(mini, tmp_path):
     results = run.directory / "results/real_musiccaps"
     assert pq.read_metadata(results / "musiccaps/clips.parquet").num_rows == 5521
     assert len(read_rows(results / "distill/ledger.parquet")) == 5521
-    assert len(read_rows(results / "distill/pairs.parquet", ["id"])) > 1200
+    assert len(read_rows(results / "distill/pairs.parquet", ["id"])) >= 2600
     assert pq.read_metadata(results / "conceptcaps.parquet").num_rows >= 200
     assert pq.read_metadata(results / "tcav/scores.parquet").num_rows > 0
