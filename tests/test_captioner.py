@@ -15,6 +15,7 @@ SPEC = captioner.Finetune(
     lora_rank=4,
     lora_alpha=8,
     lora_dropout=0.0,
+    max_pairs=None,
     epochs=2,
     batch_size=4,
     gradient_accumulation=1,
@@ -219,3 +220,11 @@ def test_mini_llama_leaves_a_whole_folder():
     assert record["loss_last"] < record["loss_first"] - 1
     assert math.isclose(record["seed"], 0)
     assert AutoTokenizer.from_pretrained(tiny_models.llama()).model_max_length == 512
+
+
+def test_a_part_of_the_pairs_is_drawn_by_seed():
+    pairs = [{"id": str(k)} for k in range(50)]
+    few = captioner._drawn(pairs, 10, seed=1)
+    assert len(few) == 10 and few == sorted(few, key=pairs.index)
+    assert few == captioner._drawn(pairs, 10, seed=1) != captioner._drawn(pairs, 10, seed=2)
+    assert captioner._drawn(pairs, None, seed=1) == captioner._drawn(pairs, 50, seed=1) == pairs

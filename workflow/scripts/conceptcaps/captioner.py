@@ -32,6 +32,7 @@ class Finetune:
     lora_rank: int
     lora_alpha: float  # the adapter's scale is alpha / rank
     lora_dropout: float  # share in [0, 1)
+    max_pairs: int | None  # of training and of validation, at most, drawn by seed; None: all
     epochs: int
     batch_size: int  # pairs a device step
     gradient_accumulation: int  # device steps an optimiser step
@@ -77,7 +78,9 @@ def finetune(
     seeding.seed_everything(seed)
     datasets.disable_progress_bars()  # they would fill the log
     prompts = chatmodel.read_prompts(base.prompts)
-    train, validation = (_split(pairs, name) for name in ("train", "validation"))
+    train, validation = (
+        _drawn(_split(pairs, name), spec.max_pairs, seed) for name in ("train", "validation")
+    )
     model, tokenizer = chatmodel.load(base)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(
@@ -118,6 +121,14 @@ def finetune(
 
 def _metric(name, value, n, direction, recipe) -> results.MetricResult:
     return results.MetricResult(name, float(value), None, None, n, direction, recipe)
+
+
+def _drawn(pairs: list[dict], most: int | None, seed: int) -> list[dict]:
+    """Return `most` of the pairs, drawn at random, in their order; all where there are fewer."""
+    if most is None or len(pairs) <= most:
+        return pairs
+    rows = seeding.item_rng(seed, "captioner", "pairs").permutation(len(pairs))[:most]
+    return [pairs[row] for row in sorted(rows)]
 
 
 def _split(pairs: str | Path, name: str) -> list[dict]:
