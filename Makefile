@@ -1,5 +1,6 @@
 # make demo     the miniature: a small dataset in results/mini, ten minutes on two cores
-# make test     the whole test suite, but for
+# make test     the test suite, at most 25 minutes, but for
+# make test-long      faults, the real table and whatever else takes minutes
 # make test-slurm     the tests on a real Slurm that they start themselves; needs its packages (CONTRIBUTING.md)
 # make resources RUN=results     what the jobs of a run used, as the key set-resources of a profile
 # make install  only the environment, .venv
@@ -19,7 +20,7 @@ export TOKENIZERS_PARALLELISM := false
 # Without it Snakemake keeps caches in the home directory, where two checkouts would share them.
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 
-.PHONY: install demo test test-slurm resources why dag scaling models real lint format clean
+.PHONY: install demo test test-long test-slurm resources why dag scaling models real lint format clean
 
 install: $(VENV)/.installed
 
@@ -44,8 +45,11 @@ demo: $(VENV)/.installed
 	@echo 'These models are small and know a synthetic world only: the README says which of these figures mean something.'
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not pipeline and not slurm" -n 2
-	$(BIN)/python -m pytest -m pipeline
+	$(BIN)/python -m pytest -m "not pipeline and not long and not slurm" -n 2
+	$(BIN)/python -m pytest -m "pipeline and not long"
+
+test-long: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long
 
 test-slurm: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slurm

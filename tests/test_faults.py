@@ -15,7 +15,7 @@ from conftest import check_out
 from conceptcaps.gtzan import GENRES
 from conceptcaps.io import read_rows
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 MINI = ("--workflow-profile", "mini")
 
 

@@ -7,7 +7,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from conceptcaps.io import read_json
 
-pytestmark = pytest.mark.pipeline
+pytestmark = [pytest.mark.pipeline, pytest.mark.long]
 MINI = ("--workflow-profile", "mini")
 
 
