@@ -59,6 +59,15 @@ def audio_row(item: str, number: int) -> dict:
     }
 
 
+def audit_row(tags: dict, number: int) -> dict:
+    """Judge every tag but moods, which cannot be judged."""
+    probs = {
+        column: [None if category == "mood" else 0.25] * len(tags[schemas.TAGS_OF[category]])
+        for category, column in schemas.PRESENT_PROB_OF.items()
+    }
+    return {"id": tags["id"], **probs, "verified": number % 2 == 0, "present_prob": []}
+
+
 def write_shards(folder, rows, schema) -> list:
     paths = []
     for start in range(0, len(rows), SHARD_ITEMS):
@@ -119,6 +128,8 @@ def write_run(root, n: int, *, lost=(), settings=SETTINGS) -> dict:
         for i, row in enumerate(audio)
     ]
     write_table(root / "tags/tags.parquet", tags, schemas.TAGS)
+    audited = [audit_row(row, i) for i, row in enumerate(tags) if row["id"] not in lost]
+    write_table(root / "audit/clips.parquet", audited, schemas.AUDIT)
     write_json(root / "run/provenance.json", {"run_id": "0123456789abcdef"})
     (root / "run/config.yaml").write_text(json.dumps(settings))
     return {
@@ -126,6 +137,7 @@ def write_run(root, n: int, *, lost=(), settings=SETTINGS) -> dict:
         "captions": write_shards(root / "captions/conceptcaps", captions, schemas.CAPTIONS),
         "audio": write_shards(root / "audio/conceptcaps", audio, schemas.AUDIO),
         "clap": write_shards(root / "scores/conceptcaps/clap", clap, schemas.CLAP),
+        "audit": [root / "audit/clips.parquet"],
         "provenance": root / "run/provenance.json",
         "evidence": write_evidence(root),
         "output": root / "conceptcaps.parquet",

@@ -45,6 +45,21 @@ def test_every_row_has_what_belongs_to_its_id(tmp_path):
         assert row["provenance"] == "0123456789abcdef"
 
 
+def test_the_audit_stands_beside_the_tags_and_is_null_without(tmp_path):
+    run = write_run(tmp_path, 10)
+    write_table(run["audit"][0], read_rows(run["audit"][0])[1:], schemas.AUDIT)
+    export.export_table(**run, spec=SPEC, seed=1)
+    first, second, *_ = read_rows(run["output"])
+    assert first["verified"] is first["tempo_present_prob"] is None
+    assert second["verified"] is False
+    assert (second["tempo_present_prob"], second["mood_present_prob"]) == ([0.25], [None])
+    write_table(
+        run["audit"][0], [{**read_rows(run["audit"][0])[0], "id": "stranger"}], schemas.AUDIT
+    )
+    with pytest.raises(InputError, match="1 ids have no clip: stranger"):
+        export.export_table(**run, spec=SPEC, seed=1)
+
+
 def test_no_tag_set_is_in_two_splits_and_shares_are_met(tmp_path):
     run = write_run(tmp_path, 60)  # 36 distinct sets, 24 of them twice
     export.export_table(**run, spec=SPEC, seed=1)

@@ -11,9 +11,10 @@ from pathlib import Path
 from conceptcaps.errors import InputError
 from conceptcaps.evidence import read_evidence
 from conceptcaps.io import read_json, read_rows, write_table
-from conceptcaps.schemas import DATASET, TAGS_OF
+from conceptcaps.schemas import DATASET, PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.seeding import item_seed
 
+_AUDITED = (*PRESENT_PROB_OF.values(), "verified")
 METADATA_KEY = (
     b"conceptcaps"  # in the table's schema metadata: {"run_id", "evidence": {stage: ...}}
 )
@@ -36,7 +37,7 @@ class Spec:
 
 
 def export_table(
-    *, tags, captions, audio, clap, provenance, evidence, spec: Spec, seed: int, output
+    *, tags, captions, audio, clap, audit, provenance, evidence, spec: Spec, seed: int, output
 ) -> None:
     """Write one row per clip that has tags, a caption, audio and a CLAP score.
 
@@ -48,6 +49,7 @@ def export_table(
         captions: caption tables, one per shard.
         audio: audio tables, one per shard; their bytes are not read.
         clap: CLAP tables, one per shard.
+        audit: audit tables; a clip that is in none has null in their columns.
         provenance: provenance.json of the run.
         evidence: metrics files and the TCAV table (see `conceptcaps.evidence`).
         spec: shares of the splits.
@@ -63,9 +65,11 @@ def export_table(
     caption_rows = _by_id(captions, ["id", "caption"])
     audio_rows = _by_id(audio, ["id", "duration_s", "seed", "sha256"])
     clap_rows = _by_id(clap, ["id", "clap_score"])
+    audit_rows = _by_id(audit, ["id", *_AUDITED])
     _refuse_orphans(caption_rows, "tag set", tag_rows)
     _refuse_orphans(audio_rows, "caption", caption_rows)
     _refuse_orphans(clap_rows, "clip", audio_rows)
+    _refuse_orphans(audit_rows, "clip", audio_rows)
 
     root = Path(output).parent
     rows = [
@@ -76,6 +80,7 @@ def export_table(
             "aspect_list": str(tag_rows[item]["aspect_list"]),
             "file_name": f"audio/{item}.flac",
             "clap_score": clap_rows[item]["clap_score"],
+            **{column: audit_rows.get(item, {}).get(column) for column in _AUDITED},
             "audio_shard": Path(os.path.relpath(clip["file"], root)).as_posix(),
             "audio_row": clip["row"],
             "duration_s": clip["duration_s"],

@@ -9,9 +9,13 @@ TAGS_OF = {  # taxonomy category -> column that holds its tags
     "tempo": "tempo_aspects",
 }
 CATEGORIES = tuple(TAGS_OF)
+PRESENT_PROB_OF = {  # category -> column with the probabilities that its tags are heard, one a tag
+    category: f"{category}_present_prob" for category in CATEGORIES
+}
 
 _tags = pa.list_(pa.string())
 _aspects = [(column, _tags) for column in TAGS_OF.values()]
+_present = [(column, pa.list_(pa.float32())) for column in PRESENT_PROB_OF.values()]
 _audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # the datasets library's Audio
 
 CLIPS = pa.schema(
@@ -155,6 +159,14 @@ TCAV = pa.schema(
         ("control", pa.string()),  # "" for a real concept, else "shuffled" or "planted"
     ]
 )
+AUDIT = pa.schema(
+    [
+        ("id", pa.string()),
+        *_present,  # parallel to the clip's own tags; null where a tag cannot be judged
+        ("verified", pa.bool_()),  # every tag that can be judged is heard, and one can
+        ("present_prob", pa.list_(pa.float32())),  # of every tag, in the order of the audit's card
+    ]
+)
 DATASET = pa.schema(
     [
         ("id", pa.string()),
@@ -164,6 +176,8 @@ DATASET = pa.schema(
         ("file_name", pa.string()),
         ("split", pa.string()),
         ("clap_score", pa.float64()),
+        *_present,  # the audit's: parallel to the tags of the category; null: not judged
+        ("verified", pa.bool_()),  # null: the clip was not audited
         ("audio_shard", pa.string()),
         ("audio_row", pa.int32()),
         ("duration_s", pa.float64()),
