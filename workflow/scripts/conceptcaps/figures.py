@@ -1,57 +1,30 @@
 """The report's figures, each as PNG and SVG; equal inputs give equal bytes."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
 from conceptcaps.errors import InputError
-from conceptcaps.io import atomic, read_json, read_rows
+from conceptcaps.figurestyle import (
+    BLUE,
+    CATEGORY_COLOURS,
+    CATEGORY_MARKERS,
+    COLOUR_OF,
+    GREY,
+    ORANGE,
+    WIDTH,
+    drawing,
+)
+from conceptcaps.io import read_json, read_rows
 from conceptcaps.results import bootstrap_mean
 from conceptcaps.schemas import TAGS_OF
 
-# Okabe and Ito's palette, which readers with any colour vision tell apart.
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-GREY = "#7F7F7F"
-COLOUR_OF = {"conceptcaps": BLUE, "base": ORANGE, "zero_shot": GREEN}  # others are grey
-CATEGORY_COLOURS = dict(zip(TAGS_OF, (BLUE, PINK, GREEN, ORANGE), strict=True))
-CATEGORY_MARKERS = dict(zip(TAGS_OF, "o^sD", strict=True))
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.4,
-    "legend.frameon": False,
-    "hatch.linewidth": 0.5,
-    "savefig.dpi": 200,
-    "svg.hashsalt": "conceptcaps",  # or element ids are random
-}
-WIDTH = 7.0  # inches: two journal columns, or a page's text
 TOP_TAGS = 24  # shown by name
-
-
-@contextmanager
-def drawing(output, *, height: float, width: float = WIDTH) -> Iterator[Figure]:
-    """Yield an empty figure (size in inches); on success write it to output.png and .svg."""
-    with rc_context(STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure
-        with atomic(output.png) as temporary:
-            figure.savefig(temporary, format="png")
-        with atomic(output.svg) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def _name(arm: str) -> str:
