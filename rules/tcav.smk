@@ -1,7 +1,7 @@
 """Train a genre classifier and ask which of the dataset's concepts it uses.
 
 inputs:  <results>/gtzan/clips.parquet, the clips and tags of arm conceptcaps
-outputs: <results>/gtzan/{model.safetensors,config.json,metrics.json}, <results>/tcav/scores.parquet
+outputs: <results>/gtzan/{model.safetensors,config.json,metrics.json}, <results>/tcav/{scores,concepts}.parquet
 steps:   fit_genrecnn, score_tcav
 """
 
@@ -35,7 +35,7 @@ rule fit_genrecnn:
 
 
 rule score_tcav:
-    """TCAV with random-set null, test, Holm's correction and two controls."""
+    """TCAV with random-set null, two tests, Holm's correction and two controls."""
     input:
         model="<results>/gtzan/model.safetensors",
         config="<results>/gtzan/config.json",
@@ -45,6 +45,7 @@ rule score_tcav:
         audio=expand("<results>/audio/conceptcaps/{shard}.parquet", shard=shards("conceptcaps")),
     output:
         scores=ensure("<results>/tcav/scores.parquet", non_empty=True),
+        concepts="<results>/tcav/concepts.parquet",
     log:
         "<logs>/score_tcav.log",
     benchmark:

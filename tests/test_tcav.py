@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from conceptcaps import activations as activations_of
-from conceptcaps import cav, clips, io, schemas, tcav
+from conceptcaps import cav, clips, io, schemas, significance, tcav
+from conceptcaps.concepts import Concept, choose_concepts
 from conceptcaps.errors import InputError
 
 RATE, SAMPLES = 100, 8  # a clip is one window of eight samples
@@ -16,10 +17,12 @@ SPEC = tcav.Spec(
     layers=["layer"],
     categories=["instrument"],
     concepts=None,
+    cav="classifier",
     set_size=10,
     random_sets=10,
     heldout_share=0.25,
     inverse_l2=0.01,
+    permutations=199,
     class_clips=5,
     alpha=0.05,
 )
@@ -82,18 +85,27 @@ def test_a_linear_network_scores_exactly_one_and_zero(tmp_path, gtzan):
         network, [tmp_path / "audio.parquet"], ["layer"], WINDOW
     )
     assert np.allclose(activations["layer"], waves, atol=1e-4)
-    gradients = activations_of.class_gradients(
+    gradients, of_classes = activations_of.read_classes(
         network, gtzan, DESCRIBED, WINDOW, layers=SPEC.layers, class_clips=SPEC.class_clips, seed=1
     )
     assert gradients["layer"]["plus"].shape == (5, SAMPLES)  # class_clips of the six held out
     assert np.array_equal(gradients["layer"]["plus"], np.eye(1, SAMPLES).repeat(5, axis=0))
-    table = tcav.Table("layer", activations["layer"], gradients["layer"], SPEC, seed=1)
-    minus, plus = tcav.correct(table.concept_rows("bell", "instrument", positive), alpha=0.05)
+    concepts = {"bell": Concept("instrument", positive)}
+    rows = tcav.test_concepts(
+        activations, gradients, concepts, class_activations=of_classes, spec=SPEC, seed=1
+    )
+    minus, plus = (row for row in rows if row["concept"] == "bell")
     assert (plus["genre"], plus["tcav"], plus["tcav_sd"]) == ("plus", 1.0, 0.0)
     assert (minus["genre"], minus["tcav"], minus["tcav_sd"]) == ("minus", 0.0, 0.0)
     assert plus["null_mean"] == minus["null_mean"] == 0.5
     assert plus["significant"] and minus["significant"]
     assert plus["cav_accuracy"] == plus["cav_auc"] == 1.0
+    assert plus["cav_p"] == plus["p_permutation"] == 1 / 200  # the least there is
+    assert plus["effect_low"] < plus["effect"] == plus["effect_high"] == 0.5  # five clips only
+    assert (plus["n_positive"], plus["relative"], plus["sets_shared"] > 0) == (30, None, True)
+    assert {row["control"] for row in rows} == {"", "shuffled", "planted"}
+    written = io.pa.Table.from_pylist(rows, schema=schemas.TCAV)
+    assert written["alignments"].to_pylist()[0] == pytest.approx(minus["alignments"])
 
 
 def test_convolutions_enter_as_means_and_gradients_as_sums_over_positions(tmp_path, gtzan):
@@ -117,12 +129,13 @@ def test_convolutions_enter_as_means_and_gradients_as_sums_over_positions(tmp_pa
     with torch.no_grad():
         weight, bias = network.layer.weight[:, 0, 0].numpy(), network.layer.bias.numpy()
     assert np.allclose(activations["layer"], waves.mean(1)[:, None] * weight + bias, atol=1e-4)
-    gradients = activations_of.class_gradients(
+    gradients, of_classes = activations_of.read_classes(
         network, gtzan, DESCRIBED, WINDOW, layers=SPEC.layers, class_clips=SPEC.class_clips, seed=1
     )
     expected = network.head.weight.detach().numpy()
     assert np.allclose(gradients["layer"]["minus"], expected[0], atol=1e-6)
     assert np.allclose(gradients["layer"]["plus"], expected[1], atol=1e-6)
+    assert of_classes["layer"]["plus"].shape == (5, 3)
 
 
 def random_table(seed, clips_count=160, width=24):
@@ -165,30 +178,118 @@ def test_scores_that_share_clips_need_the_correction():
         cavs = cav.fit_cavs(
             table.activations,
             positive,
-            set_size=20,
-            random_sets=10,
-            heldout_share=0.25,
-            inverse_l2=0.01,
+            rivals=None,
+            spec=replace(SPEC, set_size=20).cavs(),
             rng=np.random.default_rng(seed),
         )
         for gradients in table.gradients.values():
-            null = cav.both_orders(cav.alignment, gradients, cavs.null)
-            plain.append(cav.welch(cav.alignment(gradients, cavs.concept), null, shared=0.0))
+            null = significance.both_orders(cav.alignment, gradients, cavs.null)
+            plain.append(
+                significance.welch(cav.alignment(gradients, cavs.concept), null, shared=0.0)
+            )
     assert np.mean(np.array(plain) < 0.05) > 0.15
 
 
+def test_permutation_p_values_of_random_labels_are_uniform_and_a_shift_is_found():
+    p_values = []
+    for seed in range(60):
+        table, rng = random_table(seed), np.random.default_rng(seed)
+        positive = rng.permutation(160) < 30
+        exchange = {"permutations": 199, "rng": rng}
+        p_values += significance.permutation_p(
+            table.activations, positive, table.gradients, **exchange
+        ).values()
+        moved = table.activations + 6 * positive[:, None] * np.eye(24)[0]
+        found = significance.permutation_p(moved, positive, table.gradients, **exchange)
+        assert found["genre0"] == 1 / 200
+    p_values = np.array(p_values)  # 180, three of a seed share labels
+    assert np.mean(p_values < 0.05) < 0.12
+    assert 0.4 < np.mean(p_values < 0.5) < 0.6
+
+
+def test_cav_quality_knows_chance_from_a_concept():
+    rng = np.random.default_rng(0)
+    x, positive = rng.normal(size=(120, 16)), np.arange(120) < 60
+    chance = cav.fit_cavs(x, positive, rivals=None, spec=SPEC.cavs(), rng=rng)
+    assert abs(chance.auc - 0.5) < 0.2 and chance.auc_p > 0.05
+    x[positive, 3] += 2
+    real = cav.fit_cavs(x, positive, rivals=None, spec=SPEC.cavs(), rng=rng)
+    assert real.auc > 0.8 and real.auc_p == 1 / 200 and real.pattern_cosine > 0.9
+
+
+def test_relative_scores_are_against_the_rest_of_the_category():
+    """Bell and gong both move axis 0, which the class reads: against gongs, bells say nothing."""
+    rng = np.random.default_rng(0)
+    x, kind = rng.normal(size=(240, 12)), np.arange(240) // 60
+    x[kind < 2, 0] += 2.0
+    x[kind == 1, 1] += 2.0
+    gradients = {"plus": np.eye(1, 12).repeat(8, axis=0) + rng.normal(size=(8, 12)) / 5}
+    concepts = {"bell": Concept("instrument", kind == 0, rivals=kind == 1)}
+    rows = tcav.test_concepts(
+        {"layer": x}, {"layer": gradients}, concepts, spec=replace(SPEC, set_size=20), seed=3
+    )
+    (row,) = (row for row in rows if not row["control"])
+    assert row["significant"] and row["tcav"] > 0.95
+    assert not row["relative_significant"] and row["relative"] < row["tcav"] - 0.1
+    few = {"bell": Concept("instrument", kind == 0, rivals=(kind == 1) & (np.arange(240) < 70))}
+    rows = tcav.test_concepts({"layer": x}, {"layer": gradients}, few, spec=SPEC, seed=3)
+    assert rows[0]["relative"] is None and "relative_significant" not in rows[0]
+
+
+def test_pattern_cavs_ignore_axes_that_only_cancel_noise():
+    """Haufe's case: axis 1 holds noise alone, the classifier subtracts it, the pattern does not."""
+    rng = np.random.default_rng(0)
+    noise, label = rng.normal(size=400), np.repeat([1, 0], 200)
+    x = np.stack([label + noise, noise], axis=1)
+    pair = x[None, :200], x[None, 200:]
+    (weights,), _ = cav.classifiers(*pair, inverse_l2=1.0)
+    (pattern,) = cav.patterns(*pair)
+    assert weights[1] < -0.8 * weights[0]
+    assert abs(pattern[1]) < 0.2 * pattern[0]
+    fitted = replace(SPEC, cav="pattern", set_size=100, inverse_l2=10.0)
+    cavs = cav.fit_cavs(x, label > 0, rivals=None, spec=fitted.cavs(), rng=rng)
+    assert abs(cavs.concept[:, 1]).max() < 0.4 and cavs.pattern_cosine < 0.8
+
+
+def test_effect_interval_by_hand():
+    low, high = significance.effect_interval(
+        np.full(9, 1.0), np.full(9, 0.5), n_class=36, shared=0.5
+    )
+    half = 1.96 * np.sqrt(0.95 * 0.05 / 40)  # (36 + 2) / (36 + 4); nothing varies but the clips
+    assert (low, high) == pytest.approx((0.5 - half, 0.5))
+
+
+def test_cosine_share_is_the_references_count():
+    activations = np.array([[1.0, 0.0], [1.0, 0.05], [-1.0, 0.0], [0.0, 1.0]])
+    directions = np.array([[2.0, 0.0], [0.0, 1.0]])
+    assert cav.cosine_share(activations, directions, above=0.1).tolist() == [0.5, 0.25]
+
+
 def test_holm_against_hand_computed_values():
-    adjusted = cav.holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    adjusted = significance.holm(np.array([0.01, 0.04, 0.03, 0.005]))
     assert np.allclose(adjusted, [0.03, 0.06, 0.06, 0.02])
-    assert np.allclose(cav.holm(np.array([0.9, 0.8])), [1.0, 1.0])
+    assert np.allclose(significance.holm(np.array([0.9, 0.8])), [1.0, 1.0])
 
 
 def test_holm_treats_controls_apart():
-    rows = [{"control": "", "p_value": 0.01} for _ in range(4)]
-    rows += [{"control": "shuffled", "p_value": 0.01}]
+    tested = {"p_value": 0.01, "p_permutation": 0.02, "relative_p": None}
+    rows = [tested | {"control": ""} for _ in range(4)] + [tested | {"control": "shuffled"}]
     corrected = tcav.correct(rows, alpha=0.03)
     assert [row["p_holm"] for row in corrected] == pytest.approx([0.04] * 4 + [0.01])
     assert [row["significant"] for row in corrected] == [False] * 4 + [True]
+
+
+def test_both_tests_have_to_agree_and_relative_scores_are_a_family_of_their_own():
+    tested = {"control": "", "p_value": 0.001, "relative_p": 0.02}
+    rows = [
+        tested | {"p_permutation": 0.01},
+        tested | {"p_permutation": 0.2},
+        tested | {"p_permutation": 0.01, "relative_p": None},
+    ]
+    corrected = tcav.correct(rows, alpha=0.05)
+    assert [row["significant"] for row in corrected] == [True, False, True]
+    assert [row["relative_p"] for row in corrected] == [0.04, 0.04, None]
+    assert [row.get("relative_significant") for row in corrected] == [True, True, None]
 
 
 def test_welch_equals_scipy_where_nothing_is_shared():
@@ -196,12 +297,15 @@ def test_welch_equals_scipy_where_nothing_is_shared():
 
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.3, 1, 9), rng.normal(0, 2, 20)
-    assert cav.welch(a, b, shared=0.0) == pytest.approx(
+    assert significance.welch(a, b, shared=0.0) == pytest.approx(
         stats.ttest_ind(a, b, equal_var=False).pvalue
     )
-    assert cav.welch(a, b, shared=0.4) > cav.welch(a, b, shared=0.0)
+    assert significance.welch(a, b, shared=0.4) > significance.welch(a, b, shared=0.0)
     same = np.full(5, 0.5)
-    assert (cav.welch(same, same, shared=0.0), cav.welch(same + 1, same, shared=0.0)) == (1.0, 0.0)
+    assert (
+        significance.welch(same, same, shared=0.0),
+        significance.welch(same + 1, same, shared=0.0),
+    ) == (1.0, 0.0)
 
 
 def test_sets_are_disjoint_where_clips_suffice():
@@ -216,17 +320,20 @@ def test_sets_are_disjoint_where_clips_suffice():
     assert cav.shared_share(np.array([[1, 2], [2, 3], [4, 5]])) == pytest.approx(0.5 / 3)
 
 
-def test_cav_is_the_same_in_the_span_and_in_full():
+@pytest.mark.parametrize("inverse_l2", [0.01, 0.3, 100.0])
+def test_classifiers_are_scikit_learns_all_at_once(inverse_l2):
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(0)
-    positive, negative = rng.normal(0.5, 1, (12, 40)), rng.normal(0, 1, (12, 40))
-    weights, intercept = cav.fit_cav(positive, negative, inverse_l2=0.3)
-    full = LogisticRegression(C=0.3, solver="newton-cholesky", tol=1e-8)
-    full.fit(np.concatenate([positive, negative]), np.repeat([1, 0], 12))
-    assert np.allclose(weights, full.coef_[0], atol=1e-3)
-    assert intercept == pytest.approx(full.intercept_[0], abs=1e-3)
-    assert np.allclose(cav.fit_cav(negative, positive, inverse_l2=0.3)[0], -weights, atol=1e-6)
+    positive, negative = rng.normal(0.5, 1, (3, 12, 40)), rng.normal(0, 1, (3, 12, 40))
+    weights, intercepts = cav.classifiers(positive, negative, inverse_l2=inverse_l2)
+    for k in range(3):
+        full = LogisticRegression(C=inverse_l2, solver="newton-cholesky", tol=1e-10, max_iter=500)
+        full.fit(np.concatenate([positive[k], negative[k]]), np.repeat([1, 0], 12))
+        assert np.allclose(weights[k], full.coef_[0], atol=1e-4)
+        assert intercepts[k] == pytest.approx(full.intercept_[0], abs=1e-4)
+    turned, _ = cav.classifiers(negative, positive, inverse_l2=inverse_l2)
+    assert np.allclose(turned, -weights, atol=1e-6)
 
 
 def test_alignment_is_the_mean_cosine():
@@ -248,30 +355,58 @@ def tag_rows(**counts):
     ]
 
 
+CHOICE = {"concepts": None, "categories": ["instrument"], "set_size": 10}
+
+
 def test_concepts_need_enough_clips_with_and_without(capsys):
     ids = [f"c{k}" for k in range(40)]
-    rows = tag_rows(bell=10, gong=9, drum=31)
-    chosen = tcav.choose_concepts(rows, ids, TAXONOMY, SPEC)
+    chosen, fates = choose_concepts(tag_rows(bell=10, gong=9, drum=31), ids, TAXONOMY, **CHOICE)
     assert list(chosen) == ["bell"]
-    assert chosen["bell"][0] == "instrument"
-    assert chosen["bell"][1].sum() == 10
+    assert chosen["bell"].category == "instrument"
+    assert (chosen["bell"].positive.sum(), chosen["bell"].rivals.sum()) == (10, 21)
+    assert [fate["status"] for fate in fates] == ["ok", "too few", "too few"]
+    assert "9 of 40" in fates[1]["reason"]
     assert "gong: 9, drum: 31" in capsys.readouterr().out
 
 
 def test_too_few_clips_says_how_many_each_concept_has():
     ids = [f"c{k}" for k in range(40)]
     with pytest.raises(InputError, match=r"bell: 3, gong: 9, drum: 0.*tags.items"):
-        tcav.choose_concepts(tag_rows(bell=3, gong=9), ids, TAXONOMY, SPEC)
+        choose_concepts(tag_rows(bell=3, gong=9), ids, TAXONOMY, **CHOICE)
 
 
 def test_unknown_concepts_layers_and_clips_are_named(gtzan):
     ids = [f"c{k}" for k in range(40)]
     with pytest.raises(InputError, match=r"'bel' is not in the taxonomy\. Did you mean 'bell'"):
-        tcav.choose_concepts(tag_rows(), ids, TAXONOMY, replace(SPEC, concepts=["bel"]))
+        choose_concepts(tag_rows(), ids, TAXONOMY, **CHOICE | {"concepts": ["bel"]})
     with pytest.raises(InputError, match="clip other has audio but no tags"):
-        tcav.choose_concepts(tag_rows(bell=20), [*ids, "other"], TAXONOMY, SPEC)
+        choose_concepts(tag_rows(bell=20), [*ids, "other"], TAXONOMY, **CHOICE)
     with pytest.raises(InputError, match="none of the classifier's test clips"):
         activations_of.heldout_clips(gtzan, {**DESCRIBED, "split": {"test": ["plus0"]}}, 5, 1)
+    with pytest.raises(InputError, match="clips of plus, which the classifier was not trained on"):
+        activations_of.heldout_clips(gtzan, {**DESCRIBED, "classes": ["minus"]}, 5, 1)
+
+
+def test_values_that_are_not_finite_are_named(tmp_path):
+    write_clips(tmp_path / "audio.parquet", ["a", "b"], np.full((2, SAMPLES), 0.5))
+    network = Linear()
+    with torch.no_grad():
+        network.layer.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"layer 'layer'.*not finite for clip a"):
+        activations_of.read_activations(network, [tmp_path / "audio.parquet"], ["layer"], WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("activations", "gradients", "message"),
+    [
+        (np.ones((20, 4)), {"jazz": np.ones((3, 4))}, "gives the same for every clip"),
+        (np.eye(20), {"jazz": np.ones((0, 20))}, "has no clips for jazz"),
+        (np.eye(20), {"jazz": np.full((3, 20), np.nan)}, "not finite for jazz"),
+    ],
+)
+def test_arrays_that_mean_nothing_are_refused(activations, gradients, message):
+    with pytest.raises(InputError, match=message):
+        tcav.Table("layer", activations, gradients, SPEC, 1)
 
 
 def test_only_heldout_clips_are_differentiated(gtzan):

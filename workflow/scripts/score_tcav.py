@@ -15,4 +15,5 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         spec=tcav.Spec(**json.loads(snakemake.params.tcav)),
         seed=snakemake.params.seed,
         output=snakemake.output.scores,
+        ledger=snakemake.output.concepts,
     )

@@ -61,7 +61,11 @@ def _tcav(rows: list[dict]) -> dict:
     }
     return {
         "pairs": len(concepts),
-        "significant": [row for row in concepts if row["significant"]],
+        "significant": [
+            {key: value for key, value in row.items() if not isinstance(value, list)}
+            for row in concepts
+            if row["significant"]
+        ],
         "controls": {
             name: {"pairs": len(group), "significant": sum(row["significant"] for row in group)}
             for name, group in controls.items()

@@ -136,7 +136,7 @@ CLAP = pa.schema(
     ]
 )
 EMBEDDINGS = pa.schema([("id", pa.string()), ("audio_embedding", pa.list_(pa.float32()))])
-TCAV = pa.schema(
+TCAV = pa.schema(  # a row per layer, concept and class
     [
         ("layer", pa.string()),
         ("concept", pa.string()),
@@ -147,16 +147,29 @@ TCAV = pa.schema(
         ("null_mean", pa.float64()),  # the same statistic for random against random
         ("null_sd", pa.float64()),
         ("effect", pa.float64()),  # tcav - null_mean
+        ("effect_low", pa.float64()),  # 95 % interval
+        ("effect_high", pa.float64()),
         ("alignment", pa.float64()),  # mean cosine of CAV and gradient; the null's is 0
         ("p_value", pa.float64()),  # two-sided Welch t-test of the alignment
         ("p_holm", pa.float64()),  # corrected over all rows of the table
-        ("significant", pa.bool_()),
+        ("p_permutation", pa.float64()),  # of the alignment, when the clips' labels are exchanged
+        ("significant", pa.bool_()),  # p_holm and p_permutation are both below tcav.alpha
+        ("relative", pa.float64()),  # score against the category's other clips; null: too few
+        ("relative_p", pa.float64()),  # its t-test's p-value, Holm-corrected over these alone
+        ("relative_significant", pa.bool_()),
+        ("cosine_share", pa.float64()),  # the reference's figure: activations with cosine > 0.1
         ("cav_accuracy", pa.float64()),  # balanced accuracy on held-out concept clips
         ("cav_auc", pa.float64()),
-        ("n_concept", pa.int32()),
+        ("cav_p", pa.float64()),  # permutation p-value of cav_auc
+        ("pattern_cosine", pa.float64()),  # of the classifier CAV with the pattern CAV
+        ("sets_shared", pa.float64()),  # share of clips that two CAVs have in common; 0: disjoint
+        ("n_positive", pa.int32()),  # clips with the tag
+        ("n_concept", pa.int32()),  # clips in a set
         ("n_random_sets", pa.int32()),
         ("n_class", pa.int32()),
         ("control", pa.string()),  # "" for a real concept, else "shuffled" or "planted"
+        ("alignments", pa.list_(pa.float32())),  # per random set
+        ("null_alignments", pa.list_(pa.float32())),  # per pair of random sets, in both orders
     ]
 )
 AUDIT = pa.schema(
