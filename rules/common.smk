@@ -230,6 +230,27 @@ def clap_shards(wildcards):
     return arm_files("<results>/scores/{arm}/clap/{shard}.parquet")
 
 
+def reference_folder():
+    """Return the folder of audio that FAD's reference is, or None: GTZAN or MusicCaps."""
+    reference = setting("scores.fad.reference")
+    return None if reference in ("gtzan", "musiccaps") else reference
+
+
+def reference_clips():
+    """Return what FAD's reference is read from: tables of clips, or a folder."""
+    folder = reference_folder()
+    if folder is None and setting("scores.fad.reference") == "gtzan":
+        return ["<results>/gtzan/clips.parquet"]
+    if folder is None:
+        return expand("<results>/musiccaps/audio/{shard}.parquet", shard=clip_audio_shards())
+    if not Path(folder).is_dir():
+        raise WorkflowError(
+            f"scores.fad.reference: there is no folder '{folder}'. "
+            "Say gtzan, musiccaps, or name a folder of audio files."
+        )
+    return [folder]
+
+
 def heldout_captions(wildcards):
     """Return {arm: captions of the held-out tags}."""
     return {arm: f"<results>/captions/{arm}/heldout.parquet" for arm in arms()}

@@ -33,13 +33,14 @@ rule score_clap:
 
 
 rule embed_reference:
-    """Embed the reference corpus, and white noise and silence as controls."""
+    """Embed the reference corpus, and its controls: noise, silence, low-passed."""
     input:
-        clips="<results>/gtzan/clips.parquet",
+        clips=reference_clips(),
         model=local("scores.clap.model", "scores.clap.revision"),
     output:
         embeddings="<results>/scores/reference/clap.parquet",
         controls="<results>/scores/reference/controls.parquet",
+        ledger="<results>/scores/reference/ledger.parquet",
     log:
         "<logs>/embed_reference.log",
     benchmark:
@@ -53,7 +54,8 @@ rule embed_reference:
         runtime=grows(60),
     params:
         clap=section("scores.clap"),
-        controls=setting("scores.fad.control_clips"),
+        folder=reference_folder(),
+        controls=section("scores.fad", "control_clips", "lowpass_hz"),
         seed=setting("seed"),
         code=fingerprint("embed_reference"),
     script:
@@ -61,9 +63,10 @@ rule embed_reference:
 
 
 rule summarise_clap:
-    """CLAP score of every arm beside its shuffled-caption baseline."""
+    """CLAP score of every arm, its baselines, and which arms it tells apart."""
     input:
         unpack(clap_shards),
+        controls="<results>/scores/reference/controls.parquet",
     output:
         scores="<results>/scores/clap.json",
     log:
@@ -105,7 +108,9 @@ rule score_fad:
         runtime=grows(60),
     params:
         arms=arms(),
-        fad=section("scores.fad", "bootstraps", "floor_splits"),
+        fad=section(
+            "scores.fad", "bootstraps", "floor_splits", "infinity_sizes", "infinity_repeats"
+        ),
         clap=section("scores.clap"),
         seed=setting("seed"),
         code=fingerprint("score_fad"),

@@ -1,12 +1,13 @@
-"""Frechet and kernel distances against closed forms."""
+"""Frechet distances against closed forms."""
 
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from conceptcaps import frechet, io, schemas
+from conceptcaps import frechet
 from conceptcaps.errors import InputError
 
 
@@ -83,116 +84,63 @@ def test_paper_scale_is_fast():
 def test_bad_sets_are_refused(x, y, message):
     with pytest.raises(InputError, match=message):
         frechet.frechet_distance(x, y)
-    with pytest.raises(InputError, match=message):
-        frechet.kernel_distance(x, y, bandwidth=1.0)
 
 
-def test_kernel_distance_is_unbiased():
-    rng = np.random.default_rng(3)
-    draws = [
-        frechet.kernel_distance(
-            rng.standard_normal((12, 4)), rng.standard_normal((20, 4)), bandwidth=2.0
-        )
-        for _ in range(600)
-    ]
-    error = np.std(draws) / np.sqrt(len(draws))
-    assert abs(np.mean(draws)) < 4 * error  # at N = 12: the biased estimate is 30 errors off
-    assert min(draws) < 0
+def test_paper_scale_is_frugal():
+    x, y = draw(1000, 512), draw(1000, 512, seed=1)
+    tracemalloc.start()
+    frechet.frechet_distance(x, y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # bytes, beside the embeddings and the interpreter
 
 
-def test_kernel_distance_by_hand():
-    x, y = np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]])
-    k = np.exp(-np.array([0, 1, 4, 1, 1]) / 2)  # squared distances: 0-0, 0-1, 0-2, 1-0, 1-2
-    expected = 100 * (k[1] + k[2] - 2 * (k[0] + k[2] + k[3] + k[4]) / 4)
-    assert frechet.kernel_distance(x, y, bandwidth=1.0) == pytest.approx(expected)
+def test_the_distance_of_a_set_to_itself_is_a_trillionth_of_its_trace():
+    x = draw(1000, 512, scale=3.0, mean=2.0)
+    assert abs(frechet.frechet_distance(x, x)) < 1e-8 * np.trace(np.cov(x.T))
 
 
-def test_median_distance_by_hand():
-    assert frechet.median_distance(np.array([[0.0], [1.0], [3.0]])) == pytest.approx(2.0)
-    with pytest.raises(InputError, match="identical"):
-        frechet.median_distance(np.ones((4, 2)))
+def test_negative_values_are_reported_as_they_are():
+    found = [frechet.frechet_distance(x, x[::-1]) for x in (draw(40, 64, seed=s) for s in range(9))]
+    assert min(found) < 0  # by rounding: not clipped
 
 
-def write(path, x, name):
-    rows = [{"id": f"{name}-{i:04d}", "audio_embedding": row} for i, row in enumerate(x)]
-    io.write_table(path, rows, schemas.EMBEDDINGS)
-    return path
+@pytest.mark.parametrize(("n", "d"), [(400, 12), (30, 12), (10, 12)])
+def test_counts_stand_for_resampled_clips(n, d):
+    x, y = draw(n, d), draw(60, d, seed=1)
+    drawn = np.random.default_rng(2).integers(0, n, n)
+    counted = frechet.fit_gaussian(x, np.bincount(drawn, minlength=n))
+    told, other = frechet.fit_gaussian(x[drawn]), frechet.fit_gaussian(y)
+    assert frechet.gaussian_distance(counted, other) == pytest.approx(
+        frechet.gaussian_distance(told, other), abs=1e-9
+    )
 
 
-@pytest.fixture
-def tables(tmp_path):
-    noise, silence = draw(30, 6, seed=9, mean=3), np.zeros((30, 6))
-    names = [f"noise-{i:04d}" for i in range(30)] + [f"silence-{i:04d}" for i in range(30)]
-    rows = [
-        {"id": i, "audio_embedding": x}
-        for i, x in zip(names, np.vstack([noise, silence]), strict=True)
-    ]
-    io.write_table(tmp_path / "controls.parquet", rows, schemas.EMBEDDINGS)
-    near = draw(90, 6, seed=1, mean=0.2)
-    return {
-        "reference": write(tmp_path / "reference.parquet", draw(120, 6), "gtzan"),
-        "controls": tmp_path / "controls.parquet",
-        "shards": {
-            "near": [
-                write(tmp_path / "near0.parquet", near[:50], "a"),
-                write(tmp_path / "near1.parquet", near[50:], "b"),
-            ],
-            "far": [write(tmp_path / "far.parquet", draw(60, 6, seed=2, mean=1), "c")],
-        },
-    }
+def test_infinity_takes_the_bias_of_size_away():
+    x, y = draw(4000, 16), draw(20000, 16, seed=1)
+    reference = frechet.fit_gaussian(y)
+    rng = np.random.default_rng(0)
+    line = frechet.extrapolate(x, reference, largest=200, sizes=8, repeats=10, rng=rng)
+    at_200 = line.means[-1]
+    assert at_200 > 0.1  # equal distributions: size alone
+    assert abs(line.value) < 0.1 * at_200
+    assert line.slope > 0 and line.r2 > 0.95
+    assert line.sizes[0] == 50 and line.sizes[-1] == 200
+    assert line.error < 0.1 * at_200
 
 
-def run(tables, output):
-    spec = frechet.Spec(bootstraps=40, floor_splits=10)
-    frechet.score(**tables, spec=spec, recipe={"model": "x"}, seed=1, output=output)
-    return io.read_json(output)
+def test_subsets_are_drawn_without_replacement():
+    x, y = draw(64, 4), draw(80, 4, seed=1)
+    line = frechet.extrapolate(
+        x, frechet.fit_gaussian(y), largest=64, sizes=4, repeats=2, rng=np.random.default_rng(0)
+    )
+    assert line.means[-1] == pytest.approx(frechet.frechet_distance(x, y))  # the set itself
 
 
-def test_score_compares_at_equal_n(tables, tmp_path):
-    found = run(tables, tmp_path / "fad.json")
-    assert set(found) == {"arms", "controls", "floor"}
-    fad = {name: kinds[0] for name, kinds in (found["arms"] | found["controls"]).items()}
-    assert [metric["name"] for metric in found["arms"]["near"]] == ["fad", "kad"]
-    assert {name: metric["n"] for name, metric in fad.items()} == {
-        "near": 60,  # of its 90: the smallest arm's
-        "far": 60,
-        "noise": 30,
-        "silence": 30,
-    }
-    assert fad["near"]["recipe"]["n_reference"] == 120
-    assert fad["near"]["value"] < fad["far"]["value"] < fad["noise"]["value"]
-    assert fad["near"]["ci_high"] < fad["far"]["ci_low"]
-    assert fad["far"]["value"] == pytest.approx(6, abs=1.5)  # |mean difference|^2 = 6
-    for metric in (*fad.values(), *(kinds[1] for kinds in found["arms"].values())):
-        assert metric["ci_low"] <= metric["value"] <= metric["ci_high"]
-    floor = {metric["name"]: metric for metric in found["floor"]}
-    assert floor["fad_floor"]["n"] == 60
-    assert 0 < floor["fad_floor"]["value"] < fad["near"]["value"]
-    assert floor["kad_floor"]["ci_low"] < 0 < floor["kad_floor"]["ci_high"]
-
-
-def test_intervals_hold_the_value_where_resampling_is_biased(tables, tmp_path):
-    # Few clips in many dimensions: each resample's distances lie far above the value.
-    tables["reference"] = write(tmp_path / "wide.parquet", draw(60, 30), "gtzan")
-    tables["controls"] = write(tmp_path / "noise.parquet", draw(40, 30, seed=3), "noise")
-    tables["shards"] = {"same": [write(tmp_path / "same.parquet", draw(60, 30, seed=4), "a")]}
-    for metric in run(tables, tmp_path / "fad.json")["arms"]["same"]:
-        assert metric["ci_low"] < metric["value"] < metric["ci_high"]
-
-
-def test_score_does_not_depend_on_shards(tables, tmp_path):
-    first = run(tables, tmp_path / "a.json")
-    tables["shards"]["near"].reverse()
-    second = run(tables, tmp_path / "b.json")
-    assert second["arms"]["near"][0]["value"] == pytest.approx(first["arms"]["near"][0]["value"])
-    assert second["arms"]["near"][0]["ci_low"] == pytest.approx(first["arms"]["near"][0]["ci_low"])
-
-
-def test_score_names_the_table_that_does_not_fit(tables, tmp_path):
-    tables["shards"]["far"] = [write(tmp_path / "wide.parquet", draw(60, 7), "c")]
-    with pytest.raises(InputError, match="far: embeddings have 7 dimensions"):
-        run(tables, tmp_path / "fad.json")
-    write(tmp_path / "one.parquet", draw(1, 6), "c")
-    tables["shards"]["far"] = [tmp_path / "one.parquet"]
-    with pytest.raises(InputError, match=r"one\.parquet: 1 clips"):
-        run(tables, tmp_path / "fad.json")
+def test_too_few_clips_for_infinity_says_how_many():
+    for x, largest, least in ((draw(5, 3), 5, 8), (draw(20, 3), 30, 30)):
+        with pytest.raises(InputError, match=f"{len(x)} clips: FAD infinity needs {least}"):
+            frechet.extrapolate(
+                x, frechet.fit_gaussian(x), largest=largest, sizes=5, repeats=2,
+                rng=np.random.default_rng(0),
+            )  # fmt: skip

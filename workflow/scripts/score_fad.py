@@ -2,14 +2,14 @@
 
 import json
 
-from conceptcaps import frechet, runlog
+from conceptcaps import distances, runlog
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
-    frechet.score(
+    distances.score(
         reference=snakemake.input.reference,
         controls=snakemake.input.controls,
         shards={arm: snakemake.input[arm] for arm in snakemake.params.arms},
-        spec=frechet.Spec(**json.loads(snakemake.params.fad)),
+        spec=distances.Spec(**json.loads(snakemake.params.fad)),
         recipe=json.loads(snakemake.params.clap),
         seed=snakemake.params.seed,
         output=snakemake.output.scores,

@@ -1,9 +1,12 @@
-"""CLAP checkpoints as embedders: windows of audio and texts to unit vectors of one space.
+"""Models of audio as embedders: windows of audio, and for CLAP texts, to vectors.
 
-**Source:** Wu et al. 2023, "Large-scale Contrastive Language-Audio Pretraining".
+All have the same few facts and methods (`Embedder`); `embeddings` does the rest.
+
+**Source:** CLAP: Wu et al. 2023, "Large-scale Contrastive Language-Audio Pretraining".
 """
 
-from collections.abc import Iterable
+import hashlib
+from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -12,20 +15,100 @@ import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 
-from conceptcaps import runlog
 from conceptcaps.errors import InputError, nearest
+from conceptcaps.genrenet import mel_filterbank
+from conceptcaps.htsat import hasten
 
 TEXT_TOKENS = 77  # CLAP's context, special tokens included: longer texts are cut
-_COLLAPSED_COSINE = 0.6  # mean pairwise cosine of captions at which a text tower is suspect
+_CPU_WINDOWS = 4  # embedded at a time on a CPU: more leave its caches
 
 
-class TransformersClap:
-    """A CLAP checkpoint in the transformers format.
+class Embedder:
+    """What every embedder has.
 
     Attributes:
-        sampling_rate_hz: of the waves that `embed_audio` takes.
-        window_s: length of the audio that the checkpoint takes, seconds.
+        name: of the model, for recipes.
+        code: file of its code, part of the key under which embeddings are stored.
+        sampling_rate_hz: of the windows that it takes.
+        window_s: the longest window that it takes, seconds.
+        dimension: of its vectors.
+        unit_norm: whether its vectors have norm 1, and means of them shall have it too.
     """
+
+    code = __file__
+    unit_norm = True
+
+    def prepare(self, window: np.ndarray) -> np.ndarray:
+        """Return what the model takes of a mono window [T] float32; threads do this beside it."""
+        raise NotImplementedError
+
+    def embed_prepared(self, batch: list[np.ndarray]) -> np.ndarray:
+        """Embed prepared windows as [N, D] float32."""
+        raise NotImplementedError
+
+    def embed_audio(self, windows: list[np.ndarray]) -> np.ndarray:
+        """Embed waves, each [round(window_s * sampling_rate_hz)], as [N, D] float32."""
+        return self.embed_prepared([self.prepare(window) for window in windows])
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return all tensors that the embeddings depend on."""
+        raise NotImplementedError
+
+    @cache  # noqa: B019 - one embedder lives as long as its process
+    def weights_sha256(self) -> str:
+        """Return a hash of the weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.weights().items()):
+            data = np.ascontiguousarray(tensor.detach().cpu().numpy())
+            digest.update(f"{name} {data.dtype} {data.shape}".encode())
+            digest.update(data)
+        return digest.hexdigest()
+
+
+class LogMel(Embedder):
+    """Means and standard deviations over time of a log-mel spectrogram: a baseline without weights.
+
+    It hears level, spectrum and how much they change, not music; it has no text tower.
+    """
+
+    name = "logmel"
+    sampling_rate_hz = 22050
+    window_s = 60.0
+    bands = 64
+    dimension = 2 * bands
+    unit_norm = False
+    fft = 1024  # samples, 46 ms; hop half of it
+
+    def __init__(self):
+        """Build the filters."""
+        self.filters = mel_filterbank(
+            sampling_rate_hz=self.sampling_rate_hz, fft=self.fft, bands=self.bands
+        )
+        self.taper = torch.hann_window(self.fft)
+
+    def prepare(self, window: np.ndarray) -> np.ndarray:
+        """Return the window."""
+        return window
+
+    @torch.inference_mode()
+    def embed_prepared(self, batch: list[np.ndarray]) -> np.ndarray:
+        """Embed windows [T] as [N, 128]: 64 means (log power), 64 standard deviations."""
+        return np.stack([self._statistics(torch.from_numpy(window)) for window in batch])
+
+    def _statistics(self, window: torch.Tensor) -> np.ndarray:
+        spectrum = torch.stft(
+            window, self.fft, self.fft // 2, window=self.taper, return_complex=True
+        )
+        log_power = torch.log(spectrum.abs().square().T @ self.filters + 1e-6)  # (frames, bands)
+        return torch.cat([log_power.mean(0), log_power.std(0)]).numpy()
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the mel filters."""
+        return {"filters": self.filters}
+
+
+class TransformersClap(Embedder):
+    """A CLAP checkpoint in the transformers format."""
 
     def __init__(self, *, model: str, revision: str | None):
         """Load model, feature extractor and tokenizer, on the GPU if there is one.
@@ -50,21 +133,28 @@ class TransformersClap:
         ids = self.tokenizer("music")["input_ids"]
         if self.tokenizer.decode(ids, skip_special_tokens=True).strip() != "music":
             raise InputError(f"scores.clap.model: {model} has no tokenizer. Save one beside it.")
+        self.name = f"{model}@{revision}" if revision else model
         self.sampling_rate_hz = self.extractor.sampling_rate
         self.window_s = self.extractor.nb_max_samples / self.sampling_rate_hz
+        self.dimension = self.model.config.projection_dim
+
+    def prepare(self, window: np.ndarray) -> np.ndarray:
+        """Return the extractor's log-mel spectrogram of a window."""
+        features = self.extractor(window, sampling_rate=self.sampling_rate_hz, return_tensors="np")
+        return features["input_features"][0].astype(np.float32)
 
     @torch.inference_mode()
-    def embed_audio(self, windows: list[np.ndarray]) -> np.ndarray:
-        """Embed waves, each [round(window_s * sampling_rate_hz)], as [N, D] float32 of norm 1."""
-        features = self.extractor(
-            windows, sampling_rate=self.sampling_rate_hz, return_tensors="pt"
-        )["input_features"]
+    def embed_prepared(self, batch: list[np.ndarray]) -> np.ndarray:
+        """Embed log-mel spectrograms as [N, D] float32 of norm 1."""
         # The extractor of fusion checkpoints marks one window of a batch, drawn at random, as long.
-        longer = torch.zeros(len(windows), 1, dtype=torch.bool, device=self.device)
-        embedded = self.model.get_audio_features(
-            input_features=features.float().to(self.device), is_longer=longer
-        )
+        longer = torch.zeros(len(batch), 1, dtype=torch.bool, device=self.device)
+        features = torch.from_numpy(np.stack(batch)).to(self.device)
+        embedded = self.model.get_audio_features(input_features=features, is_longer=longer)
         return _unit(embedded.pooler_output)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the model's tensors."""
+        return self.model.state_dict()
 
     @torch.inference_mode()
     def embed_text(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -81,11 +171,8 @@ class TransformersClap:
         return _unit(embedded.pooler_output), np.array(lengths) > limit
 
 
-class LaionClap:
-    """A CLAP checkpoint in laion_clap's own format, without fusion.
-
-    Attributes as `TransformersClap`.
-    """
+class LaionClap(Embedder):
+    """A CLAP checkpoint in laion_clap's own format, without fusion."""
 
     def __init__(self, *, model: str, revision: str | None, checkpoint: str, architecture: str):
         """Build the architecture and load the checkpoint, on the GPU if there is one.
@@ -115,15 +202,35 @@ class LaionClap:
                 "network: `hf download NAME` for each."
             ) from error
         _load_weights(self.module.model, weights, path=path, architecture=architecture)
+        self.name = f"{model}/{checkpoint}" + (f"@{revision}" if revision else "")
         self.module.eval()
+        hasten(self.module.model.audio_branch)
         audio = self.module.model_cfg["audio_cfg"]
         self.sampling_rate_hz = audio["sample_rate"]
         self.window_s = audio["clip_samples"] / audio["sample_rate"]
+        self.dimension = self.module.model.joint_embed_shape
 
-    @torch.no_grad()
-    def embed_audio(self, windows: list[np.ndarray]) -> np.ndarray:
-        """Embed waves, each [round(window_s * sampling_rate_hz)], as [N, D] float32 of norm 1."""
-        return _unit(torch.from_numpy(self.module.get_audio_embedding_from_data(windows)))
+    def prepare(self, window: np.ndarray) -> np.ndarray:
+        """Return the window as 16-bit numbers would have it, which is what laion_clap embeds."""
+        clipped = np.clip(window, -1, 1)
+        return ((clipped * 32767).astype(np.int16) / np.float32(32767)).astype(np.float32)
+
+    @torch.inference_mode()
+    def embed_prepared(self, batch: list[np.ndarray]) -> np.ndarray:
+        """Embed windows as [N, D] float32 of norm 1."""
+        size = len(batch) if torch.cuda.is_available() else _CPU_WINDOWS
+        network, longer = self.module.model, torch.tensor([False])
+        parts = [
+            network.get_audio_embedding(
+                [{"waveform": torch.from_numpy(w), "longer": longer} for w in batch[i : i + size]]
+            )
+            for i in range(0, len(batch), size)
+        ]
+        return _unit(torch.cat(parts))
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Return the model's tensors."""
+        return self.module.model.state_dict()
 
     @torch.no_grad()
     def embed_text(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -131,88 +238,6 @@ class LaionClap:
         lengths = [len(ids) for ids in self.module.tokenize(texts, verbose=False)["input_ids"]]
         embedded = torch.from_numpy(self.module.get_text_embedding(texts))
         return _unit(embedded), np.array(lengths) > TEXT_TOKENS
-
-
-def cut_windows(wave: np.ndarray, *, size: int) -> list[np.ndarray]:
-    """Cut a wave [T] into windows [size] without overlap.
-
-    What remains at the end is repeated to fill a window if it is half a window or more, or if it is
-    all there is; else it is left out.
-    """
-    full = len(wave) // size
-    windows = [wave[i * size : (i + 1) * size] for i in range(full)]
-    rest = wave[full * size :]
-    if len(rest) and (2 * len(rest) >= size or not full):
-        windows.append(np.resize(rest, size))  # numpy's resize repeats
-    return windows
-
-
-def embed_waves(
-    embedder, waves: Iterable[np.ndarray], *, clips: int, window_s: float, batch_size: int
-) -> list[np.ndarray]:
-    """Embed `clips` waves as one array [windows, D] each, `batch_size` windows at a time.
-
-    Raises:
-        InputError: an embedding is not finite.
-    """
-    size = round(window_s * embedder.sampling_rate_hz)
-    counts, pending, parts = [], [], []
-    for wave in runlog.progress(waves, what="clips", total=clips):
-        windows = cut_windows(wave, size=size)
-        counts.append(len(windows))
-        pending += windows
-        while len(pending) >= batch_size:
-            parts.append(embedder.embed_audio(pending[:batch_size]))
-            del pending[:batch_size]
-    if pending:
-        parts.append(embedder.embed_audio(pending))
-    vectors = np.concatenate(parts)
-    _check_finite(vectors, "audio")
-    return np.split(vectors, np.cumsum(counts)[:-1])
-
-
-def embed_texts(embedder, texts: list[str], *, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Embed captions as [N, D], and tell which [N] were cut; log how much they differ.
-
-    Raises:
-        InputError: an embedding is not finite.
-    """
-    batches = [texts[i : i + batch_size] for i in range(0, len(texts), batch_size)]
-    parts = [embedder.embed_text(batch) for batch in batches]
-    vectors, cut = (np.concatenate(part) for part in zip(*parts, strict=True))
-    _check_finite(vectors, "text")
-    print(f"{cut.sum()} of {len(texts)} captions were cut at the text limit")
-    _, distinct = np.unique(texts, return_index=True)
-    if len(distinct) > 1:
-        cosine = mean_pairwise_cosine(vectors[distinct])
-        print(f"mean pairwise cosine of {len(distinct)} captions: {cosine:.4f}")
-        if cosine >= _COLLAPSED_COSINE:
-            print(
-                f"warning: {_COLLAPSED_COSINE} or more: the text tower may have "
-                "collapsed: compare clap_score with clap_shuffled"
-            )
-    return vectors, cut
-
-
-def mean_pairwise_cosine(vectors: np.ndarray) -> float:
-    """Return the mean cosine over all pairs of different rows of unit vectors [N, D]."""
-    n = len(vectors)
-    total = vectors.sum(axis=0, dtype=np.float64)
-    return float((total @ total - n) / (n * (n - 1)))
-
-
-def pool(vectors: np.ndarray) -> np.ndarray:
-    """Return the mean of a clip's window embeddings [W, D], renormalised [D]."""
-    mean = vectors.mean(axis=0)
-    return mean / np.linalg.norm(mean)
-
-
-def _check_finite(vectors: np.ndarray, what: str) -> None:
-    if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
-        raise InputError(
-            f"scores.clap.model: its {what} embeddings are not finite, or zero: the checkpoint is "
-            "broken. Fetch it again."
-        )
 
 
 def _fetch(model: str, checkpoint: str, revision: str | None) -> Path:

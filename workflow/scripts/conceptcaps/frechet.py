@@ -1,24 +1,19 @@
-"""Frechet audio distance (FAD) and kernel audio distance (KAD) between sets of clip embeddings.
+"""Frechet audio distance (FAD) between sets of clip embeddings, and what it would be of many clips.
 
-**Source:** FAD: Kilgour et al. 2019. KAD: Chung et al. 2025 (unbiased MMD of Gretton et al. 2012).
+    python -m conceptcaps.frechet REF_DIR GEN_DIR [GEN_DIR ...]
+
+measures folders of audio (see `conceptcaps.folders`); `--help` says how.
+
+**Source:** Kilgour et al. 2019; FAD of infinitely many clips: Gui et al. 2024.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
-from conceptcaps import io, results, seeding
 from conceptcaps.errors import InputError
 
-_KAD_SCALE = 100  # by which Chung et al. report MMD^2
-
-
-@dataclass(frozen=True)
-class Spec:
-    """Config section `scores.fad`, as far as the score reads it."""
-
-    bootstraps: int  # resamples of the clips on both sides, for the 95 % intervals
-    floor_splits: int  # random splits of the reference against itself
+_GRAM_RATIO = 4  # resamples with so many times more clips than dimensions are rooted by scatter
 
 
 @dataclass(frozen=True)
@@ -27,16 +22,48 @@ class Gaussian:
 
     mean: np.ndarray  # (D,)
     root: np.ndarray  # (min(N, D), D) with root.T @ root = (N - 1) * covariance
-    n: int  # clips
+    n: float  # clips
 
 
-def fit_gaussian(x: np.ndarray) -> Gaussian:
-    """Fit mean and unbiased covariance to embeddings [N, D] in float64, without forming D x D."""
-    mean = x.mean(axis=0)
-    centred = x - mean
+@dataclass(frozen=True)
+class Extrapolation:
+    """A line through mean distances of subsets of n clips, over 1 / n, read at 1 / n = 0."""
+
+    value: float  # FAD of infinitely many clips
+    error: float  # standard error of that reading, from the residuals
+    slope: float  # by how much the distance falls, in units of 1 / n
+    r2: float  # share of the means' variance that the line explains
+    sizes: list[int]
+    means: list[float]
+
+
+def fit_gaussian(x: np.ndarray, counts: np.ndarray | None = None) -> Gaussian:
+    """Fit mean and unbiased covariance to embeddings [N, D] in float64, without forming D x D.
+
+    With `counts` [N], clip i is there counts[i] times: a bootstrap resample. Where such a resample
+    has many more clips than dimensions its root comes from the D x D scatter, which is faster; a
+    set without counts never takes that way, which would cost half of the digits.
+    """
+    if counts is None:
+        mean = x.mean(axis=0)
+        return Gaussian(mean=mean, root=_shorten(x - mean), n=len(x))
+    drawn, n = counts > 0, counts.sum()
+    weights = np.sqrt(counts[drawn])
+    rows = x[drawn] * weights[:, None]
+    mean = weights @ rows / n
+    if len(rows) > _GRAM_RATIO * x.shape[1]:
+        try:
+            scatter = rows.T @ rows - n * np.outer(mean, mean)
+            return Gaussian(mean=mean, root=np.linalg.cholesky(scatter).T, n=n)
+        except np.linalg.LinAlgError:
+            pass  # rank-deficient: by QR
+    return Gaussian(mean=mean, root=_shorten(rows - np.outer(weights, mean)), n=n)
+
+
+def _shorten(centred: np.ndarray) -> np.ndarray:
     # An orthonormal factor on the left changes no singular value below: keep the smaller side.
-    root = np.linalg.qr(centred, mode="r") if len(x) > x.shape[1] else centred
-    return Gaussian(mean=mean, root=root, n=len(x))
+    tall = len(centred) > centred.shape[1]
+    return np.linalg.qr(centred, mode="r") if tall else centred
 
 
 def gaussian_distance(a: Gaussian, b: Gaussian) -> float:
@@ -59,209 +86,101 @@ def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
     Raises:
         InputError: a side has fewer than 2 clips, the dimensions differ, or a value is not finite.
     """
-    x, y = _checked(x, "x"), _checked(y, "y")
-    _check_same_dimension(x, y, "y")
+    x, y = checked(x, "x"), checked(y, "y")
+    check_same_dimension(x, y, "y")
     return gaussian_distance(fit_gaussian(x), fit_gaussian(y))
 
 
-def median_distance(x: np.ndarray) -> float:
-    """Return the median Euclidean distance over all pairs of embeddings [N, D]: KAD's bandwidth.
+def extrapolate(
+    x: np.ndarray,
+    reference: Gaussian,
+    *,
+    largest: int,
+    sizes: int,
+    repeats: int,
+    rng: np.random.Generator,
+) -> Extrapolation:
+    """Return FAD infinity: the distance that a set's bias by its size is taken from.
 
-    Raises:
-        InputError: it is 0 (at least half of the pairs are identical).
-    """
-    pairs = np.triu_indices(len(x), k=1)
-    median = float(np.sqrt(np.median(_squared_distances(x, x)[pairs])))
-    if median == 0:
-        raise InputError("reference: its embeddings are identical; a KAD bandwidth cannot be set.")
-    return median
-
-
-def kernel_distance(x: np.ndarray, y: np.ndarray, *, bandwidth: float) -> float:
-    """Return KAD: 100 x unbiased MMD^2 with the kernel exp(-|a - b|^2 / (2 bandwidth^2)).
-
-    Its expectation is 0 for equal distributions at any N, so it can be negative.
-
-    Raises:
-        InputError: as `frechet_distance`.
-    """
-    x, y = _checked(x, "x"), _checked(y, "y")
-    _check_same_dimension(x, y, "y")
-    kernels = [_kernel(a, b, bandwidth) for a, b in ((x, x), (y, y), (x, y))]
-    return _mmd(*kernels, np.ones(len(x)), np.ones(len(y)))
-
-
-def score(
-    *, reference, controls, shards: dict, spec: Spec, recipe: dict, seed: int, output
-) -> None:
-    """Measure every arm and control against the reference; write FAD and KAD as JSON.
-
-    All arms are measured at the same N: that of the smallest arm, and no more than the reference
-    has, since FAD falls with N. Larger arms give a random N of their clips, controls at most N. The
-    reference side is always the whole reference. Intervals: bootstrap over clips on both sides, the
-    same resampled reference for all arms; the percentiles are shifted by (value - bootstrap mean),
-    because duplicates in resamples raise both distances. Floor: random disjoint parts of the
-    reference, min(N, half of it) clips against the rest; the value is the mean over splits, the
-    interval their 2.5 and 97.5 percentiles. N counts clips everywhere.
+    At each of `sizes` sizes, equally spaced in 1 / n from a quarter of `largest` to `largest`,
+    `repeats` subsets are drawn from x [N, D] without replacement, and a line is fitted to their
+    mean distances. The reference is one set throughout: what its own size adds stays in the value.
 
     Args:
-        reference: EMBEDDINGS table.
-        controls: EMBEDDINGS table with ids `<control>-<number>`.
-        shards: arm -> its CLAP tables.
-        spec: config.
-        recipe: what the embeddings depend on, kept with every result.
-        seed: the global seed.
-        output: {"arms": {arm: [...]}, "controls": {control: [...]}, "floor": [...]}.
+        x: embeddings, more than `largest` or as many.
+        reference: the other side.
+        largest: clips in the largest subsets.
+        sizes: how many different sizes, 3 or more.
+        repeats: subsets of each size.
+        rng: draws the subsets.
 
     Raises:
-        InputError: as `frechet_distance`, for a table.
+        InputError: `largest` is too small for so many different sizes, or x has fewer clips.
+
+    **Source:** Gui et al. 2024. **Differs:** they draw with replacement, which adds duplicates.
     """
-    base = _read([reference])[1]
-    arms = {arm: _read(paths) for arm, paths in shards.items()}
-    n = min(len(base), *(len(ids) for ids, _ in arms.values()))
-    sets = {arm: _draw(ids, x, n, seed) for arm, (ids, x) in arms.items()}
-    groups = _control_groups(controls)
-    sets |= {name: _draw(ids, x, n, seed) for name, (ids, x) in groups.items()}
-    for name, x in sets.items():
-        _check_same_dimension(base, x, name)
-    bandwidth = median_distance(base)
-    recipe = {
-        "clap": recipe,
-        **asdict(spec),
-        "seed": seed,
-        "n_reference": len(base),
-        "kad_bandwidth": bandwidth,
-        **results.versions("numpy"),
-    }
-    measured = _measure(sets, base, spec=spec, bandwidth=bandwidth, seed=seed, recipe=recipe)
-    floor = _floor(base, n, spec=spec, bandwidth=bandwidth, seed=seed, recipe=recipe)
-    io.write_json(
-        output,
-        {
-            "arms": {name: measured[name] for name in arms},
-            "controls": {name: measured[name] for name in groups},
-            "floor": floor,
-        },
-    )
-
-
-def _measure(sets, base, *, spec, bandwidth, seed, recipe) -> dict[str, list[dict]]:
-    reference, inner = fit_gaussian(base), _kernel(base, base, bandwidth)
-    kernels = {
-        name: (_kernel(x, x, bandwidth), inner, _kernel(x, base, bandwidth))
-        for name, x in sets.items()
-    }
-    resampled = {name: np.empty((spec.bootstraps, 2)) for name in sets}
-    for b in range(spec.bootstraps):
-        rng = seeding.item_rng(seed, "fad/bootstrap", str(b))
-        drawn_base = rng.integers(0, len(base), len(base))
-        drawn_reference, base_counts = fit_gaussian(base[drawn_base]), _counts(drawn_base)
-        for name, x in sets.items():
-            drawn = rng.integers(0, len(x), len(x))
-            fad = gaussian_distance(fit_gaussian(x[drawn]), drawn_reference)
-            resampled[name][b] = fad, _mmd(*kernels[name], _counts(drawn), base_counts)
-    measured = {}
-    for name, x in sets.items():
-        fad = gaussian_distance(fit_gaussian(x), reference)
-        kad = _mmd(*kernels[name], np.ones(len(x)), np.ones(len(base)))
-        draws = resampled[name] - resampled[name].mean(axis=0) + (fad, kad)
-        measured[name] = _results(("fad", "kad"), (fad, kad), draws, len(x), "lower", recipe)
-        print(
-            f"{name}: FAD {fad:.4f}, KAD {kad:.4f} ({len(x)} clips, {len(base)} of the reference)"
-        )
-    return measured
-
-
-def _floor(base, n, *, spec, bandwidth, seed, recipe) -> list[dict]:
-    part = min(n, len(base) // 2)
-    if part < 2:
+    n = np.unique(np.round(1 / np.linspace(4 / largest, 1 / largest, sizes)).astype(int))
+    if len(x) < largest or n[0] < 2 or len(n) < 3:
         raise InputError(
-            f"reference: {len(base)} clips are too few to be split; at least 4 needed."
+            f"{len(x)} clips: FAD infinity needs {max(largest, 8)} at least, so that subsets of "
+            "three different sizes can be drawn."
         )
-    kernel = _kernel(base, base, bandwidth)
-    draws = np.empty((spec.floor_splits, 2))
-    for split in range(spec.floor_splits):
-        order = seeding.item_rng(seed, "fad/floor", str(split)).permutation(len(base))
-        a, b = order[:part], order[part:]
-        fad = gaussian_distance(fit_gaussian(base[a]), fit_gaussian(base[b]))
-        blocks = kernel[np.ix_(a, a)], kernel[np.ix_(b, b)], kernel[np.ix_(a, b)]
-        draws[split] = fad, _mmd(*blocks, np.ones(len(a)), np.ones(len(b)))
-    recipe = {**recipe, "n_reference": len(base) - part}
-    names = ("fad_floor", "kad_floor")
-    return _results(names, draws.mean(axis=0), draws, part, "none", recipe)
-
-
-def _results(names, values, draws, n, direction, recipe) -> list[dict]:
-    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
-    return [
-        asdict(results.MetricResult(name, float(value), float(lo), float(hi), n, direction, recipe))
-        for name, value, lo, hi in zip(names, values, low, high, strict=True)
+    means = [
+        np.mean(
+            [
+                gaussian_distance(fit_gaussian(x[rng.permutation(len(x))[:size]]), reference)
+                for _ in range(repeats)
+            ]
+        )
+        for size in n
     ]
-
-
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    squares = (x**2).sum(axis=1)[:, None] + (y**2).sum(axis=1)[None] - 2 * x @ y.T
-    return np.maximum(squares, 0)  # rounding
-
-
-def _kernel(x: np.ndarray, y: np.ndarray, bandwidth: float) -> np.ndarray:
-    return np.exp(-_squared_distances(x, y) / (2 * bandwidth**2))
-
-
-def _mmd(xx, yy, xy, x_counts, y_counts) -> float:
-    """Unbiased MMD^2 x 100; clip i of x is there x_counts[i] times (1, or as resampled)."""
-    n, m = x_counts.sum(), y_counts.sum()
-    within_x = (x_counts @ xx @ x_counts - x_counts @ xx.diagonal()) / (n * (n - 1))
-    within_y = (y_counts @ yy @ y_counts - y_counts @ yy.diagonal()) / (m * (m - 1))
-    return float(_KAD_SCALE * (within_x + within_y - 2 * x_counts @ xy @ y_counts / (n * m)))
-
-
-def _counts(drawn: np.ndarray) -> np.ndarray:
-    return np.bincount(drawn, minlength=len(drawn)).astype(np.float64)
-
-
-def _draw(ids: list[str], x: np.ndarray, n: int, seed: int) -> np.ndarray:
-    """Return n rows, in an order that depends on ids and seed only."""
-    order = sorted(range(len(ids)), key=lambda i: seeding.item_seed(seed, "fad/draw", ids[i]))
-    return x[order[:n]]
-
-
-def _control_groups(path) -> dict[str, tuple[list[str], np.ndarray]]:
-    ids, x = _read([path])
-    names = [name.rsplit("-", 1)[0] for name in ids]
-    groups = {}
-    for name in dict.fromkeys(names):
-        rows = [i for i, other in enumerate(names) if other == name]
-        groups[name] = ([ids[i] for i in rows], _checked(x[rows], f"{path} ({name})"))
-    return groups
-
-
-def _read(paths) -> tuple[list[str], np.ndarray]:
-    ids, rows = [], []
-    for path in paths:
-        table = io.read_table(path, ["id", "audio_embedding"])
-        ids += table["id"].to_pylist()
-        rows += list(table["audio_embedding"].to_numpy())
-    where = str(paths[0]) + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
-    if len({len(row) for row in rows}) > 1:
-        raise InputError(f"{where}: embeddings of different dimensions. Remake these tables.")
-    return ids, _checked(
-        np.array(rows, dtype=np.float64).reshape(len(rows), -1 if rows else 0), where
+    design = np.column_stack([np.ones(len(n)), 1 / n])
+    (value, slope), *_ = np.linalg.lstsq(design, np.array(means), rcond=None)
+    residual = means - design @ (value, slope)
+    spread = ((means - np.mean(means)) ** 2).sum()
+    variance = (residual**2).sum() / (len(n) - 2) * np.linalg.inv(design.T @ design)[0, 0]
+    return Extrapolation(
+        value=float(value),
+        error=float(np.sqrt(variance)),
+        slope=float(slope),
+        r2=float(1 - (residual**2).sum() / spread) if spread > 0 else 0.0,
+        sizes=[int(size) for size in n],
+        means=[float(mean) for mean in means],
     )
 
 
-def _checked(x: np.ndarray, where: str) -> np.ndarray:
+def checked(x: np.ndarray, where: str) -> np.ndarray:
+    """Return embeddings [N, D] in float64.
+
+    Raises:
+        InputError: fewer than 2 clips, or values that are not finite; it names `where`.
+    """
     x = np.asarray(x, dtype=np.float64)
     if x.ndim != 2 or len(x) < 2:
         raise InputError(f"{where}: {len(x)} clips; a Frechet distance needs at least 2.")
-    if not np.isfinite(x).all():
-        raise InputError(f"{where}: embeddings that are not finite. Remake them.")
+    broken = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(broken):
+        raise InputError(
+            f"{where}: embeddings that are not finite: {len(broken)} of {len(x)}, the first in row "
+            f"{broken[0]}. Remake them."
+        )
     return x
 
 
-def _check_same_dimension(x: np.ndarray, y: np.ndarray, name: str) -> None:
+def check_same_dimension(x: np.ndarray, y: np.ndarray, name: str) -> None:
+    """Check that two sets of embeddings can be compared.
+
+    Raises:
+        InputError: their dimensions differ; `name` is y's.
+    """
     if x.shape[1] != y.shape[1]:
         raise InputError(
             f"{name}: embeddings have {y.shape[1]} dimensions, those they are compared with "
-            f"{x.shape[1]}. Embed both with the same CLAP checkpoint."
+            f"{x.shape[1]}. Embed both with the same checkpoint."
         )
+
+
+if __name__ == "__main__":
+    from conceptcaps.folders import main
+
+    raise SystemExit(main())

@@ -10,7 +10,7 @@ import torch
 
 from conceptcaps import (
     clap,
-    embedders,
+    embeddings,
     frechet,
     grammar,
     io,
@@ -183,9 +183,11 @@ def measure_clips(
 def _embed(waves, captions: list[str], spec: clap.Spec) -> tuple[np.ndarray, np.ndarray]:
     embedder = clap.load_embedder(spec)
     sizes = {"window_s": spec.window_s, "batch_size": spec.batch_size}
-    windows = embedders.embed_waves(embedder, iter(waves), clips=len(waves), **sizes)
-    text, _ = embedders.embed_texts(embedder, captions, batch_size=spec.batch_size)
-    return np.stack([embedders.pool(clip) for clip in windows]), text
+    windows = embeddings.embed_whole(
+        embedder, enumerate(waves), where="miniature", total=len(waves), **sizes
+    )
+    text, _ = embeddings.embed_texts(embedder, captions, batch_size=spec.batch_size)
+    return np.stack([embeddings.pool(clip) for clip in windows]), text
 
 
 def _resamples(n: int, bootstraps: int, seed: int) -> Iterator[np.ndarray]:

@@ -133,9 +133,16 @@ CLAP = pa.schema(
         ("text_truncated", pa.bool_()),
         ("audio_embedding", pa.list_(pa.float32())),  # unit norm
         ("text_embedding", pa.list_(pa.float32())),
+        ("embedding_key", pa.string()),  # hash of audio, weights and preprocessing
     ]
 )
-EMBEDDINGS = pa.schema([("id", pa.string()), ("audio_embedding", pa.list_(pa.float32()))])
+EMBEDDINGS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("audio_embedding", pa.list_(pa.float32())),
+        ("embedding_key", pa.string()),
+    ]
+)
 TCAV = pa.schema(  # a row per layer, concept and class
     [
         ("layer", pa.string()),
