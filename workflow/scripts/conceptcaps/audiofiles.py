@@ -38,6 +38,11 @@ def list_audio(folder: str | Path) -> list[Path]:
     return found
 
 
+def duration_s(path: str | Path) -> float:
+    """Return the length of an audio file in seconds, as its header has it."""
+    return sf.info(str(path)).duration
+
+
 def stream_mono(source: bytes | str | Path, sampling_rate_hz: int) -> Iterator[np.ndarray]:
     """Yield a file, or its bytes, as blocks [T] of mono float32 at `sampling_rate_hz`.
 

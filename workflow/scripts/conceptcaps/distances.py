@@ -54,7 +54,7 @@ def score(
     measured = measure(
         {arm: read_clips(paths) for arm, paths in shards.items()},
         reference=read_clips([reference]),
-        controls=_control_groups(read_clips([controls])),
+        controls=control_groups(read_clips([controls])),
         spec=spec,
         recipe=recipe,
         seed=seed,
@@ -263,7 +263,8 @@ def _draw(clips: Clips, n: int, everywhere: set[str], seed: int) -> np.ndarray:
     return clips.x[sorted(range(len(clips.ids)), key=key)[:n]]
 
 
-def _control_groups(controls: Clips) -> dict[str, Clips]:
+def control_groups(controls: Clips) -> dict[str, Clips]:
+    """Return {control: its clips} of clips with ids `<control>-<number>`."""
     names = [name.rsplit("-", 1)[0] for name in controls.ids]
     groups = {}
     for name in Counter(names):
