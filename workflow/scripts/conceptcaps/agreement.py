@@ -9,10 +9,10 @@ from itertools import combinations
 import numpy as np
 
 from conceptcaps import io, results, schemas, seeding
-from conceptcaps.cav import holm
 from conceptcaps.clap import Spec, auc
 from conceptcaps.embeddings import mean_pairwise_cosine
 from conceptcaps.errors import InputError
+from conceptcaps.significance import holm
 
 ALPHA = 0.05  # of the paired tests, after Holm's correction
 _COLLAPSED_COSINE = 0.6  # mean pairwise cosine of captions from which a text tower is collapsed
