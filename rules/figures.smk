@@ -96,6 +96,7 @@ rule plot_clap:
     """The CLAP scores of every arm."""
     input:
         unpack(clap_shards),
+        scores="<results>/scores/clap.json",
     output:
         png=report(
             "<results>/figures/clap.png",

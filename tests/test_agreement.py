@@ -1,9 +1,12 @@
 """CLAP scores of arms summed up: baselines, retrieval, gates, paired tests."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from conceptcaps import agreement, clap, io, schemas
+from conceptcaps import agreement, clap, clapfigure, io, schemas
 from conceptcaps.errors import InputError
 
 
@@ -163,3 +166,32 @@ def test_sign_flips_keep_their_level():
     assert 0.3 < np.mean(p) < 0.7  # uniform under the null
     three = agreement.sign_flip_p(np.ones(3), rng=rng)
     assert three == pytest.approx(2 / 8, abs=0.02)  # all signs equal
+
+
+def shown(path):
+    return "\n".join(re.findall(r"<!-- (.*?) -->", path.read_text()))
+
+
+def test_the_figure_has_two_panels_and_says_the_verdicts(tmp_path, arms, spec):
+    shards = {"conceptcaps": arms["good"], "zero_shot": arms["noise"]}
+    summary(shards, spec, tmp_path / "clap.json")
+    for name in ("one", "two"):
+        output = SimpleNamespace(png=tmp_path / f"{name}.png", svg=tmp_path / f"{name}.svg")
+        clapfigure.plot_clap(shards=shards, scores=tmp_path / "clap.json", output=output)
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+    told = shown(tmp_path / "one.svg")
+    for text in ("The dataset and others", "What wrote the captions", "captions shuffled"):
+        assert text in told
+    assert "N = 60" in told and "N = 40" in told
+    assert "lower than conceptcaps by" in told and "n = 40" in told
+
+
+def test_the_figure_says_that_a_gate_failed(tmp_path, spec):
+    x = unit(np.ones((8, 4)) + 0.01 * np.random.default_rng(0).standard_normal((8, 4)))
+    x = np.hstack([x, np.zeros((8, 12))])
+    shards = {name: [write_scores(tmp_path / name, x, x)] for name in ("conceptcaps", "base")}
+    summary(shards, spec, tmp_path / "clap.json")
+    output = SimpleNamespace(png=tmp_path / "a.png", svg=tmp_path / "a.svg")
+    clapfigure.plot_clap(shards=shards, scores=tmp_path / "clap.json", output=output)
+    assert "gates that fail: text_cosine" in shown(tmp_path / "a.svg")
+    assert "not judged" in shown(tmp_path / "a.svg")

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from conceptcaps import figures, io, schemas
-from conceptcaps.errors import InputError
 
 
 def paths(folder, name="figure"):
@@ -64,15 +63,6 @@ def text_scores(folder):
     return {"scores": folder / "text.json"}
 
 
-def clap_shards(folder):
-    shards = {}
-    for arm, size in (("conceptcaps", 30), ("zero_shot", 1)):
-        rows = [{"id": str(k), "clap_score": 0.3 + k / 100} for k in range(size)]
-        io.write_table(folder / arm, rows, schemas.CLAP)
-        shards[arm] = [folder / arm]
-    return {"shards": shards}
-
-
 def genre_metrics(folder):
     report = {
         "metrics": [
@@ -116,7 +106,6 @@ FIGURES = {
     "tags": (figures.plot_tags, tables_of_tags, ["piano", "sampled (N = 7)", "All 4 tags"]),
     "vae": (figures.plot_vae, history, ["Loss over 5 epochs", "best 0.500, epoch 5"]),
     "text": (figures.plot_text, text_scores, ["bleu4", "higher is better, N = 50", "not defined"]),
-    "clap": (figures.plot_clap, clap_shards, ["N = 30", "0.445 [", "0.300 [0.300, 0.300]"]),
     "genrecnn": (figures.plot_genrecnn, genre_metrics, ["accuracy 0.75", "N = 8"]),
     "tcav": (figures.plot_tcav, tcav_scores, ["4 of 8 tests significant", "planted", "0.87"]),
 }
@@ -158,12 +147,6 @@ def test_tags_that_never_occur_in_the_samples_are_drawn(tmp_path):
     output = paths(tmp_path / "out")
     figures.plot_tags(**inputs, output=output)
     assert "All 5 tags" in "\n".join(texts(output.svg))
-
-
-def test_an_arm_without_clips_is_named(tmp_path):
-    io.write_table(tmp_path / "empty", [], schemas.CLAP)
-    with pytest.raises(InputError, match="arm 'base' has no scored clips"):
-        figures.plot_clap(shards={"base": [tmp_path / "empty"]}, output=paths(tmp_path / "out"))
 
 
 def test_colours_are_the_palette_of_okabe_and_ito():

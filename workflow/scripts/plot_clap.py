@@ -1,9 +1,10 @@
 """The CLAP scores of every arm, as distributions and means."""
 
-from conceptcaps import figures, runlog
+from conceptcaps import clapfigure, runlog
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
-    figures.plot_clap(
+    clapfigure.plot_clap(
         shards={arm: snakemake.input[arm] for arm in snakemake.params.arms},
+        scores=snakemake.input.scores,
         output=snakemake.output,
     )

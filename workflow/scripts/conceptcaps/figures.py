@@ -9,7 +9,6 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator
 
-from conceptcaps.errors import InputError
 from conceptcaps.figurestyle import (
     BLUE,
     CATEGORY_COLOURS,
@@ -21,7 +20,6 @@ from conceptcaps.figurestyle import (
     drawing,
 )
 from conceptcaps.io import read_json, read_rows
-from conceptcaps.results import bootstrap_mean
 from conceptcaps.schemas import TAGS_OF
 
 TOP_TAGS = 24  # shown by name
@@ -204,49 +202,6 @@ def _metric_panel(axes: Axes, name: str, of_arm: dict[str, dict], order: list[st
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="0.92")
     axes.set_axisbelow(True)
-
-
-def plot_clap(*, shards: dict[str, list[str | Path]], output) -> None:
-    """Draw each arm's distribution of CLAP scores, its mean and the mean's 95 % interval.
-
-    Args:
-        shards: {arm: tables `schemas.CLAP`}.
-        output: object with the paths `png` and `svg`.
-    """
-    scores = {
-        arm: np.array(
-            [row["clap_score"] for path in paths for row in read_rows(path, ["clap_score"])]
-        )
-        for arm, paths in shards.items()
-    }
-    for arm, values in scores.items():
-        if not len(values):
-            raise InputError(f"plot_clap: arm '{arm}' has no scored clips. See its audio ledgers.")
-    everything = np.concatenate(list(scores.values()))
-    edges = np.linspace(everything.min() - 1e-3, everything.max() + 1e-3, 41)
-    centres = (edges[1:] + edges[:-1]) / 2
-    highest = max(np.histogram(values, edges)[0].max() / len(values) for values in scores.values())
-    with drawing(output, height=0.9 + 0.75 * len(scores)) as figure:
-        axes = figure.subplots()
-        for y, (arm, values) in enumerate(reversed(scores.items())):
-            colour = COLOUR_OF.get(arm, GREY)
-            density = np.histogram(values, edges)[0] / len(values) / highest
-            axes.fill_between(
-                centres, y, y + 0.8 * density, step="mid", color=colour, alpha=0.35, lw=0
-            )
-            mean, low, high = bootstrap_mean(values)
-            axes.hlines(y, low, high, color=colour, linewidth=3)
-            axes.plot(mean, y, "o", color=colour, markersize=5)
-            axes.annotate(f"{mean:.3f} [{low:.3f}, {high:.3f}]", (mean, y), (0, -5), va="top",
-                          ha="center", textcoords="offset points", fontsize=7)  # fmt: skip
-        labels = [f"{_name(arm)}\nN = {len(values):,}" for arm, values in reversed(scores.items())]
-        axes.set_yticks(range(len(scores)), labels)
-        axes.tick_params(axis="y", length=0)
-        axes.set_ylim(-0.4, len(scores) - 0.1)
-        axes.grid(axis="x", color="0.92")
-        axes.set_axisbelow(True)
-        axes.set_xlabel("CLAP score (cosine of caption and audio)")
-        axes.set_title("CLAP scores: distribution, mean and its 95 % interval")
 
 
 def plot_genrecnn(*, metrics: str | Path, output) -> None:
