@@ -95,7 +95,6 @@ rule plot_text:
 rule plot_clap:
     """The CLAP scores of every arm."""
     input:
-        unpack(clap_shards),
         scores="<results>/scores/clap.json",
     output:
         png=report(
@@ -116,7 +115,6 @@ rule plot_clap:
         mem_mb=grows(4000),
         runtime=grows(20),
     params:
-        arms=arms(),
         code=fingerprint("plot_clap"),
     script:
         "../workflow/scripts/plot_clap.py"

@@ -4,7 +4,6 @@ from conceptcaps import clapfigure, runlog
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     clapfigure.plot_clap(
-        shards={arm: snakemake.input[arm] for arm in snakemake.params.arms},
         scores=snakemake.input.scores,
         output=snakemake.output,
     )

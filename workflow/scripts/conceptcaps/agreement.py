@@ -18,12 +18,13 @@ ALPHA = 0.05  # of the paired tests, after Holm's correction
 _COLLAPSED_COSINE = 0.6  # mean pairwise cosine of captions from which a text tower is collapsed
 _BOOTSTRAPS = 1000
 _FLIPS = 10_000  # of signs, in the paired tests
+_BINS = 40  # of the distributions
 _POOL_CHUNK = 1024  # rows of the retrieval matrix in memory at a time
 _COLUMNS = ["id", "audio_embedding", "text_embedding", "text_truncated"]
 
 
 def summarise(*, shards: dict, controls, spec: Spec, seed: int, output) -> None:
-    """Write {"arms": {arm: [metric, ...]}, "gates": [...], "comparisons": [...]}.
+    """Write {"arms": {arm: [metric, ...]}, "gates", "comparisons", "distributions", "order"}.
 
     For each arm: clap_score, mean over clips; clap_shuffled, the same with every clip given the
     caption of another (a derangement); clap_auc, the chance that a matched pair scores above a
@@ -64,7 +65,27 @@ def summarise(*, shards: dict, controls, spec: Spec, seed: int, output) -> None:
     for gate in gates:
         mark = "holds" if gate["holds"] else "FAILS: no arm is compared with another"
         print(f"gate {gate['name']}: {gate['value']:.4f} {gate['bound']}: {mark}")
-    io.write_json(output, {"arms": arms, "gates": gates, "comparisons": comparisons})
+    io.write_json(
+        output,
+        {
+            "arms": arms,
+            "order": list(arms),
+            "gates": gates,
+            "comparisons": comparisons,
+            "distributions": _distributions(tables, seed),
+        },
+    )
+
+
+def _distributions(tables: dict, seed: int) -> dict:
+    """Return {"edges": [bins + 1], "clips": {arm: [bins]}}: how many clips have which score."""
+    first = next(iter(tables))
+    scores = {arm: list(_matched(table).values()) for arm, table in tables.items()}
+    scores["captions shuffled"] = shuffled_scores(tables[first], seed=seed, arm=first).tolist()
+    everything = [score for values in scores.values() for score in values]
+    edges = np.linspace(min(everything), max(everything), _BINS + 1)
+    counts = {arm: np.histogram(values, edges)[0].tolist() for arm, values in scores.items()}
+    return {"edges": edges.tolist(), "clips": counts}
 
 
 def read_scored(arm: str, paths) -> dict[str, np.ndarray]:

@@ -5,17 +5,15 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from conceptcaps import agreement
 from conceptcaps.figurestyle import COLOUR_OF, GREY, drawing
 from conceptcaps.io import read_json
 
 DATASETS = ("conceptcaps", "musiccaps", "lp_musiccaps")  # left, those of them that were scored
 MODELS = ("conceptcaps", "base", "zero_shot")  # right
 SHUFFLED = "captions shuffled"
-_BINS = 40
 
 
-def plot_clap(*, shards: dict[str, list[str | Path]], scores: str | Path, output) -> None:
+def plot_clap(*, scores: str | Path, output) -> None:
     """Draw the distribution of CLAP scores of each arm, its mean and the mean's 95 % interval.
 
     Left, the dataset beside other datasets and, in grey, beside its own clips with shuffled
@@ -23,70 +21,56 @@ def plot_clap(*, shards: dict[str, list[str | Path]], scores: str | Path, output
     of the paired test against the dataset.
 
     Args:
-        shards: {arm: tables `schemas.CLAP`}.
-        scores: JSON file of `agreement.summarise` over the same tables.
+        scores: JSON file of `agreement.summarise`.
         output: object with the paths `png` and `svg`.
-
-    Raises:
-        InputError: an arm has fewer than 2 clips.
     """
     summary = read_json(scores)
-    tables = {arm: agreement.read_scored(arm, paths) for arm, paths in shards.items()}
-    values = {
-        arm: np.einsum("nd,nd->n", table["audio"], table["text"]) for arm, table in tables.items()
-    }
     of = {arm: {m["name"]: m for m in metrics} for arm, metrics in summary["arms"].items()}
-    means = {arm: metrics["clap_score"] for arm, metrics in of.items()}
-    first = next(iter(tables))
-    seed = means[first]["recipe"]["seed"]
-    values[SHUFFLED] = agreement.shuffled_scores(tables[first], seed=seed, arm=first)
+    first = next(iter(summary["order"]))
+    means = {arm: of[arm]["clap_score"] for arm in summary["order"]}
     means[SHUFFLED] = of[first]["clap_shuffled"]
-    left = [first, *(arm for arm in DATASETS if arm in tables and arm != first), SHUFFLED]
-    right = [arm for arm in tables if arm in MODELS or arm not in left]
-    everything = np.concatenate(list(values.values()))
-    edges = np.linspace(everything.min() - 1e-3, everything.max() + 1e-3, _BINS + 1)
-    highest = max(np.histogram(x, edges)[0].max() / len(x) for x in values.values())
-    with drawing(output, height=1.2 + 0.62 * max(len(left), len(right))) as figure:
+    edges = np.array(summary["distributions"]["edges"])
+    shares = {
+        arm: np.array(counts) / sum(counts)
+        for arm, counts in summary["distributions"]["clips"].items()
+    }
+    left = [first, *(arm for arm in DATASETS if arm in of and arm != first), SHUFFLED]
+    right = [arm for arm in summary["order"] if arm in MODELS or arm not in left]
+    verdicts = {row["against"]: row for row in summary["comparisons"] if row["arm"] == first}
+    highest = max(share.max() for share in shares.values())
+    with drawing(output, height=1.1 + 0.7 * max(len(left), len(right))) as figure:
         panels = figure.subplots(1, 2, sharex=True)
         titles = ("The dataset and others", "What wrote the captions")
         for axes, arms, title in zip(panels, (left, right), titles, strict=True):
             for y, arm in enumerate(reversed(arms)):
-                _ridge(axes, y, values[arm], means[arm], edges, highest, COLOUR_OF.get(arm, GREY))
-            axes.set_yticks(
-                range(len(arms)), [_label(arm, len(values[arm])) for arm in reversed(arms)]
-            )
+                _ridge(axes, y, shares[arm] / highest, means[arm], edges, COLOUR_OF.get(arm, GREY))
+            told = verdicts if axes is panels[1] else {}
+            labels = [_label(arm, means[arm]["n"], told.get(arm), first) for arm in reversed(arms)]
+            axes.set_yticks(range(len(arms)), labels)
             axes.set_ylim(-0.45, len(arms) - 0.05)
             axes.tick_params(axis="y", length=0)
             axes.grid(axis="x", color="0.92")
             axes.set_axisbelow(True)
             axes.set_title(title)
-        verdicts = {row["against"]: row for row in summary["comparisons"] if row["arm"] == first}
-        for y, arm in enumerate(reversed(right)):
-            if arm in verdicts:
-                panels[1].text(0.99, y + 0.62, _said(verdicts[arm], first), fontsize=6.5,
-                               transform=panels[1].get_yaxis_transform(), ha="right")  # fmt: skip
         failed = [gate["name"] for gate in summary["gates"] if not gate["holds"]]
         note = f"; gates that fail: {', '.join(failed)}" if failed else ""
         figure.supxlabel(f"CLAP score: cosine of caption and clip{note}", fontsize=8)
 
 
-def _ridge(axes: Axes, y: int, values, mean: dict, edges, highest: float, colour: str) -> None:
-    density = np.histogram(values, edges)[0] / len(values) / highest
+def _ridge(axes: Axes, y: int, heights, mean: dict, edges, colour: str) -> None:
     centres = (edges[1:] + edges[:-1]) / 2
-    axes.fill_between(centres, y, y + 0.8 * density, step="mid", color=colour, alpha=0.35, lw=0)
+    axes.fill_between(centres, y, y + 0.75 * heights, step="mid", color=colour, alpha=0.35, lw=0)
     axes.hlines(y, mean["ci_low"], mean["ci_high"], color=colour, linewidth=3)
     axes.plot(mean["value"], y, "o", color=colour, markersize=4)
+    side = "right" if mean["value"] > centres.mean() else "left"
     axes.annotate(f"{mean['value']:.3f} [{mean['ci_low']:.3f}, {mean['ci_high']:.3f}]",
-                  (mean["value"], y), (0, -4), va="top", ha="center",
+                  (edges[-1 if side == "right" else 0], y), (0, -4), va="top", ha=side,
                   textcoords="offset points", fontsize=6.5)  # fmt: skip
 
 
-def _label(arm: str, n: int) -> str:
-    return f"{arm.replace('_', ' ')}\nN = {n:,}"
-
-
-def _said(row: dict, first: str) -> str:
-    verdict = {"higher": "lower than", "lower": "higher than"}.get(row["verdict"])
+def _label(arm: str, n: int, verdict: dict | None, first: str) -> str:
+    label = f"{arm.replace('_', ' ')}\nN = {n:,}"
     if verdict is None:
-        return row["verdict"]
-    return f"{verdict} {first} by {abs(row['difference']):.3f}, n = {row['n']:,}"
+        return label
+    said = {"higher": f"below {first}", "lower": f"above {first}"}.get(verdict["verdict"])
+    return f"{label}\n{said or verdict['verdict']}"
