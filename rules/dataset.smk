@@ -2,7 +2,7 @@
 
 inputs:  tags, captions, clips and CLAP scores of arm conceptcaps; every stage's figures as evidence
 outputs: <results>/conceptcaps.parquet, <results>/hub, <results>/run/{config.yaml,provenance.json}
-steps:   record_run, export_dataset, export_hub
+steps:   record_run, export_dataset, export_hub; on demand export_webdataset, push_to_hub
 """
 
 EVIDENCE = [
@@ -18,6 +18,7 @@ EVIDENCE = [
 
 localrules:
     record_run,
+    push_to_hub,
 
 
 rule record_run:
@@ -38,7 +39,7 @@ rule record_run:
         "../envs/core.yaml"
     threads: 1
     params:
-        config=canonical(config),
+        config=canonical({key: value for key, value in config.items() if key != "push"}),
         code=fingerprint("record_run"),
     script:
         "../workflow/scripts/record_run.py"
@@ -55,6 +56,7 @@ rule export_dataset:
         clap=expand(
             "<results>/scores/conceptcaps/clap/{shard}.parquet", shard=shards("conceptcaps")
         ),
+        config="<results>/run/config.yaml",
         provenance="<results>/run/provenance.json",
         evidence=EVIDENCE,
     output:
@@ -70,7 +72,7 @@ rule export_dataset:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        dataset=section("dataset", "validation", "test"),
+        dataset=section("dataset", "validation", "test", "licence"),
         seed=setting("seed"),
         code=fingerprint("export_dataset"),
     script:
@@ -78,11 +80,14 @@ rule export_dataset:
 
 
 rule export_hub:
-    """The Hugging Face folder: six configs, three splits, a card written from the run's figures."""
+    """The Hugging Face folder: six configs, three splits; card, datasheet, Croissant metadata, sums."""
     input:
         dataset="<results>/conceptcaps.parquet",
         audio=expand("<results>/audio/conceptcaps/{shard}.parquet", shard=shards("conceptcaps")),
+        figures=expand("<results>/figures/{figure}.png", figure=FIGURES),
+        captions=expand("workflow/report/{figure}.rst", figure=FIGURES),
         config="<results>/run/config.yaml",
+        provenance="<results>/run/provenance.json",
         evidence=EVIDENCE,
     output:
         hub=directory("<results>/hub"),
@@ -97,7 +102,54 @@ rule export_hub:
         mem_mb=grows(8000),
         runtime=grows(120),
     params:
-        dataset=section("dataset", "name", "subsets", "max_shard_mb", "licence"),
+        dataset=section("dataset", "name", "version", "subsets", "max_shard_mb", "licence"),
         code=fingerprint("export_hub"),
     script:
         "../workflow/scripts/export_hub.py"
+
+
+rule export_webdataset:
+    """On demand: the dataset as tar files, for training loops that stream."""
+    input:
+        dataset="<results>/conceptcaps.parquet",
+        audio=expand("<results>/audio/conceptcaps/{shard}.parquet", shard=shards("conceptcaps")),
+    output:
+        shards=directory("<results>/webdataset"),
+    log:
+        "<logs>/export_webdataset.log",
+    benchmark:
+        "<benchmarks>/export_webdataset.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(120),
+    params:
+        max_shard_mb=setting("dataset.max_shard_mb"),
+        code=fingerprint("export_webdataset"),
+    script:
+        "../workflow/scripts/export_webdataset.py"
+
+
+rule push_to_hub:
+    """On demand: say what would be sent to the hub; send it where `push.send` is true."""
+    input:
+        hub="<results>/hub",
+    output:
+        report="<results>/push.json",
+    log:
+        "<logs>/push_to_hub.log",
+    benchmark:
+        "<benchmarks>/push_to_hub.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(600),
+    params:
+        push=section("push"),
+        code=fingerprint("push_to_hub"),
+    script:
+        "../workflow/scripts/push_to_hub.py"

@@ -2,7 +2,8 @@
 
 inputs:  any stage's outputs
 outputs: none
-steps:   tags, tag_models, captions, audio, scores, tcav, dataset, figures, clip_audio, mini_models
+steps:   tags, tag_models, captions, audio, scores, tcav, dataset, webdataset, figures, clip_audio,
+         mini_models
 """
 
 
@@ -14,6 +15,7 @@ localrules:
     scores,
     tcav,
     dataset,
+    webdataset,
     figures,
     clip_audio,
     mini_models,
@@ -63,6 +65,12 @@ rule dataset:
     input:
         "<results>/conceptcaps.parquet",
         "<results>/hub",
+
+
+rule webdataset:
+    """The dataset as WebDataset shards (optional)."""
+    input:
+        "<results>/webdataset",
 
 
 rule figures:

@@ -20,8 +20,14 @@ CATEGORY_TAGS = {
 SETTINGS = {
     "seed": 7,
     "sources": {"musiccaps": {"kind": "hub", "path": "google/MusicCaps", "revision": "main"}},
-    "captioner": {"base": {"model": "meta-llama/Llama-3.1-8B-Instruct", "revision": "a" * 40}},
-    "audio": {"model": "facebook/musicgen-large", "revision": "main"},
+    "distill": {"taxonomy": "resources/taxonomy.yaml"},
+    "vae": {"preset": "paper"},
+    "tags": {"items": 70},
+    "captioner": {
+        "base": {"model": "meta-llama/Llama-3.1-8B-Instruct", "revision": "a" * 40},
+        "gate": {"drafts": 8, "min_tag_recall": 0.8, "max_unasked_tags": 2},
+    },
+    "audio": {"model": "facebook/musicgen-large", "revision": "main", "duration_s": 0.5},
     "scores": {"clap": {"model": "lukewys/laion_clap", "revision": "main"}},
 }
 
@@ -118,7 +124,7 @@ def write_run(root, n: int, *, lost=(), settings=SETTINGS) -> dict:
             "n_tokens": 5,
             "seed": i,
         }
-        | {"model": "m"}
+        | {"model": "writer@1"}
         for i, row in enumerate(tags)
     ]
     audio = [audio_row(row["id"], i) for i, row in enumerate(tags) if row["id"] not in lost]
@@ -132,12 +138,18 @@ def write_run(root, n: int, *, lost=(), settings=SETTINGS) -> dict:
     write_table(root / "audit/clips.parquet", audited, schemas.AUDIT)
     write_json(root / "run/provenance.json", {"run_id": "0123456789abcdef"})
     (root / "run/config.yaml").write_text(json.dumps(settings))
+    (root / "figures").mkdir()
+    (root / "figures/tags.png").write_bytes(b"a picture")
+    (root / "figures/tags.svg").write_text("<svg/>")
+    quoting = """Of ``{{ "{:,}".format(snakemake.config["tags"]["items"] * 100) }}`` sets."""
+    (root / "figures/tags.rst").write_text(quoting)
     return {
         "tags": root / "tags/tags.parquet",
         "captions": write_shards(root / "captions/conceptcaps", captions, schemas.CAPTIONS),
         "audio": write_shards(root / "audio/conceptcaps", audio, schemas.AUDIO),
         "clap": write_shards(root / "scores/conceptcaps/clap", clap, schemas.CLAP),
         "audit": [root / "audit/clips.parquet"],
+        "config": root / "run/config.yaml",
         "provenance": root / "run/provenance.json",
         "evidence": write_evidence(root),
         "output": root / "conceptcaps.parquet",

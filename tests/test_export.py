@@ -13,7 +13,7 @@ from conceptcaps.errors import InputError
 from conceptcaps.evidence import read_evidence
 from conceptcaps.io import read_rows, write_json, write_table
 
-SPEC = export.Spec(validation=0.15, test=0.15)
+SPEC = export.Spec(validation=0.15, test=0.15, licence=None)
 
 
 def sets_of(rows, splits):
@@ -162,7 +162,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path):
 @pytest.mark.parametrize(("validation", "test"), [(0.5, 0.5), (-0.1, 0.2)])
 def test_shares_that_leave_no_training_rows_are_refused(validation, test):
     with pytest.raises(InputError, match=r"dataset\.validation"):
-        export.Spec(validation=validation, test=test)
+        export.Spec(validation=validation, test=test, licence=None)
 
 
 def test_a_large_metrics_file_travels_as_its_figures(tmp_path):

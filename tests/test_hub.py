@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from conceptcaps.schemas import AUDIO, TAGS_OF
 
 SPEC = hub.Spec(
     name="ConceptCaps",
+    version="1.2.3",
     subsets={"25pct": 0.25, "10pct": 0.1},
     max_shard_mb=500,
     licence="cc-by-nc-4.0",
@@ -33,7 +35,8 @@ AUDIO_CONFIGS = ("audio", "25pct-audio", "10pct-audio")
 
 def make(root, n, spec=SPEC, settings=SETTINGS):
     run = write_run(root, n, settings=settings)
-    export.export_table(**run, spec=export.Spec(validation=0.15, test=0.15), seed=1)
+    spec_of_table = export.Spec(validation=0.15, test=0.15, licence=None)
+    export.export_table(**run, spec=spec_of_table, seed=1)
     return folder_of(root, run, spec), run
 
 
@@ -42,7 +45,10 @@ def folder_of(root, run, spec=SPEC):
         dataset=run["output"],
         audio=run["audio"],
         evidence=run["evidence"],
-        config=root / "run/config.yaml",
+        figures=[root / "figures/tags.png"],
+        captions=[root / "figures/tags.rst"],
+        config=run["config"],
+        provenance=run["provenance"],
         spec=spec,
         output=root / "hub",
     )
@@ -79,8 +85,14 @@ def test_fields_and_types_are_the_cards(loaded, name):
     }
     if name in AUDIO_CONFIGS:
         fields["file_name"] = Audio()
-    fields |= {"clap_score": Value("float64"), "duration_s": Value("float64")}
-    fields |= {"seed": Value("uint64"), "provenance": Value("string")}
+    fields |= {"split": Value("string"), "clap_score": Value("float64")}
+    for category in ("genre", "mood", "instrument", "tempo"):
+        fields[f"{category}_present_prob"] = List(Value("float32"))
+    fields |= {"verified": Value("bool"), "seed": Value("uint64"), "duration_s": Value("float64")}
+    models = ("caption_model", "audio_model", "licence", "provenance")
+    fields |= dict.fromkeys(models, Value("string"))
+    if name in AUDIO_CONFIGS:
+        fields |= {"codes": Value("binary"), "codebooks": Value("int16")}
     assert list(loaded[name]) == ["train", "validation", "test"]
     for split in loaded[name].values():
         assert dict(split.features) == fields
@@ -152,7 +164,7 @@ def test_empty_splits_are_left_out_and_the_rest_loads(tmp_path, n):
 
 
 def test_files_are_cut_by_size_and_numbered(tmp_path):
-    spec = hub.Spec(name="n", subsets={"10pct": 0.1}, max_shard_mb=0.1, licence="cc-by-nc-4.0")
+    spec = replace(SPEC, subsets={"10pct": 0.1}, max_shard_mb=0.1)
     folder, run = make(tmp_path, 60, spec)
     files = sorted((folder / "data/audio").glob("train-*.parquet"))
     count = len(files)
@@ -203,7 +215,7 @@ def test_the_config_of_the_run_travels_along(made):
 def test_a_synthetic_run_says_so(tmp_path):
     settings = json.loads(json.dumps(SETTINGS))
     settings["sources"]["musiccaps"] = {"kind": "synthetic", "path": None, "revision": None}
-    settings["audio"] = {"model": "models/musicgen", "revision": None}
+    settings["audio"] |= {"model": "models/musicgen", "revision": None}
     folder, _ = make(tmp_path, 3, settings=settings)
     card = DatasetCard.load(folder / "README.md", ignore_metadata_errors=False)
     assert "synthetic source" in card.text
@@ -212,7 +224,7 @@ def test_a_synthetic_run_says_so(tmp_path):
 
 
 def test_a_licence_that_an_input_forbids_is_refused(tmp_path):
-    spec = hub.Spec(name="n", subsets={}, max_shard_mb=500, licence="cc-by-4.0")
+    spec = replace(SPEC, subsets={}, licence="cc-by-4.0")
     with pytest.raises(InputError, match=r"cc-by-4\.0.*facebook/musicgen-large"):
         make(tmp_path, 3, spec)
     assert not (tmp_path / "hub").exists()

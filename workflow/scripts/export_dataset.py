@@ -11,6 +11,7 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         audio=snakemake.input.audio,
         clap=snakemake.input.clap,
         audit=[],  # no rule audits yet: the columns stay null
+        config=snakemake.input.config,
         provenance=snakemake.input.provenance,
         evidence=snakemake.input.evidence,
         spec=export.Spec(**json.loads(snakemake.params.dataset)),

@@ -9,7 +9,10 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         dataset=snakemake.input.dataset,
         audio=snakemake.input.audio,
         evidence=snakemake.input.evidence,
+        figures=snakemake.input.figures,
+        captions=snakemake.input.captions,
         config=snakemake.input.config,
+        provenance=snakemake.input.provenance,
         spec=hub.Spec(**json.loads(snakemake.params.dataset)),
         output=snakemake.output.hub,
     )

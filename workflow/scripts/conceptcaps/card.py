@@ -1,121 +1,95 @@
 """The dataset card: front matter that the hub reads, and the run's own figures, for people."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import jinja2
 from huggingface_hub import DatasetCardData
 
-from conceptcaps.errors import InputError
-from conceptcaps.evidence import figures
+from conceptcaps.build import Build
+from conceptcaps.evidence import figures as figures_of
+from conceptcaps.hubfields import AUDIO_FIELDS, type_name
+from conceptcaps.licences import NAMES, Source, sources, terms_of
+from conceptcaps.usage import USAGE
 
-KNOWN_LICENCES = {  # beginning of a hub id -> licence of the weights or data
-    "facebook/musicgen": "CC BY-NC 4.0",
-    "meta-llama/Llama-3.1": "Llama 3.1 Community License",
-    "meta-llama/": "the Llama licence of that version",
-    "google/MusicCaps": "CC BY-SA 4.0",
-}
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
-FIELDS = (
-    ("id", "string", "identifier of the row, unique in the data set"),
-    ("caption", "string", "English description written from the tags"),
-    ("aspect_list", "string", "all tags, as a printed Python list"),
-    ("genre_aspects", "list of strings", "the tags that are genres"),
-    ("mood_aspects", "list of strings", "the tags that are moods"),
-    ("instrument_aspects", "list of strings", "the tags that name instruments or voices"),
-    ("tempo_aspects", "list of strings", "the tags about tempo"),
-    ("file_name", "Audio", "the clip, mono 16-bit FLAC; only in the configs with audio"),
-    ("clap_score", "float64", "CLAP's cosine between caption and clip"),
-    ("duration_s", "float64", "length of the clip in seconds"),
-    ("seed", "uint64", "seed of the clip"),
-    ("provenance", "string", "identifier of the run that made the row"),
-)
-CITATION = """```bibtex
-@article{sienkiewicz2026conceptcaps,
+KEYWORDS = ("music", "audio", "captions", "concepts", "interpretability", "tcav", "synthetic")
+PAPER = """@article{sienkiewicz2026conceptcaps,
   title={ConceptCaps -- a Distilled Concept Dataset for Interpretability in Music Models},
   author={Sienkiewicz, Bruno and Neumann, {\\L}ukasz and Modrzejewski, Mateusz},
   journal={arXiv preprint arXiv:2601.14157},
   year={2026}
-}
-```"""
-LOADING = """```python
-from datasets import load_dataset
-
-captions = load_dataset("path/to/this/folder", "default")
-clips = load_dataset("path/to/this/folder", "audio")
-```
-
-Decoding `file_name` on access needs `torchcodec`. Without it, the FLAC bytes can be read directly:
-
-```python
-import io
-
-import soundfile
-from datasets import Audio
-
-clips = clips.cast_column("file_name", Audio(decode=False))
-wave, sampling_rate = soundfile.read(io.BytesIO(clips["train"][0]["file_name"]["bytes"]))
-```"""
+}"""
 _TCAV_ROWS = 20  # strongest concept-genre pairs shown on the card
 
 
-def write_card(path: Path, *, counts, hours, run_id, licence, name, settings, evidence) -> None:
+def write_card(path: Path, *, build: Build, evidence: dict, pictures: dict) -> None:
     """Write README.md.
 
     Args:
         path: the file.
-        counts: {subset: {split: rows}}, the whole data set first, as 'default'.
-        hours: length of all clips together, h.
-        run_id: identifier of the run.
-        licence: the hub's identifier of the data set's licence.
-        name: pretty name.
-        settings: the run's merged config.
+        build: what was made, and from what.
         evidence: {stage: content} from `conceptcaps.evidence`.
-
-    Raises:
-        InputError: the licence allows commercial use of what a non-commercial model made.
+        pictures: {file relative to the folder: its caption}.
     """
-    sources = _sources(settings)
-    _check_licence(licence, sources)
-    total = sum(counts["default"].values())
+    used = sources(build.settings)
     parts = {
-        name: f"{total} captions written from sets of musical tags, each with a generated clip, "
-        f"{hours:.2f} hours in all. Made by the ConceptCaps Workflow (run `{run_id}`), which "
-        "implements the method of arXiv:2601.14157; the run's settings are in `config.yaml`.",
-        "Splits": "No tag set lies in two splits. Each subset lies in the next larger one. Every "
-        "row of this table exists without and, as config `audio` or with the ending `-audio`, with "
-        "the clips.\n\n" + _split_table(counts),
-        "Fields": _table(("field", "type", "content"), [(f"`{f}`", t, c) for f, t, c in FIELDS]),
-        "Loading": LOADING,
-        "Figures of this run": _figures(evidence),
-        "Sources": _table(("part", "source", "revision", "licence"), sources),
-        "Limitations": _limitations(settings),
-        "Licence": f"`{licence}`. Whoever uses the data also has to keep the terms of its sources: "
-        "tags and captions derive from MusicCaps (CC BY-SA 4.0) where that was the source; the "
-        "language model wrote the captions and the music model made the clips, each under the "
-        "licence in the table above.",
-        "Citation": CITATION,
+        build.name: summary(build),
+        "Splits": _splits(build),
+        "Fields": _table(
+            ("field", "type", "content"),
+            [(f"`{f.name}`", type_name(f.feature), f.content) for f in AUDIO_FIELDS],
+        ),
+        "A row": "```json\n" + build.example + "\n```",
+        "Use": USAGE,
+        "Concepts": _concepts(build),
+        "Figures of this run": _figures(evidence, pictures),
+        "How it was made": "\n".join(f"{i}. {step}" for i, step in enumerate(steps(build), 1)),
+        "Sources": _table(("part", "source", "revision", "licence"), _rows(used)),
+        "Biases": _list(biases(build.settings)),
+        "Limitations": _list(limitations(build)),
+        "Licence": "\n\n".join(terms_of(used, build.licence)),
+        "Files": "`data/<config>/<split>-*.parquet` (zstd, a checksum in every page), "
+        "`DATASHEET.md`, `croissant.json` (MLCommons Croissant), `leakage.json`, `config.yaml` "
+        "(every setting of the run), `provenance.json` (code, package and model versions), "
+        "`figures/`, `CITATION.cff`, and `SHA256SUMS` over all of them: `sha256sum --check "
+        "SHA256SUMS`.",
+        "Citation": f"This build is version {build.version}, run `{build.run_id}`. Its method is "
+        f"that of:\n\n```bibtex\n{PAPER}\n```",
     }
     body = "\n\n".join(
-        f"{'#' if title == name else '##'} {title}\n\n{text}" for title, text in parts.items()
+        f"{'#' if title == build.name else '##'} {title}\n\n{text}" for title, text in parts.items()
     )
-    matter = front_matter(counts, licence=licence, name=name, settings=settings).to_yaml()
-    path.write_text(f"---\n{matter}\n---\n\n{body}\n")
+    path.write_text(f"---\n{front_matter(build).to_yaml()}\n---\n\n{body}\n")
 
 
-def front_matter(counts, *, licence: str, name: str, settings: dict) -> DatasetCardData:
+def summary(build: Build) -> str:
+    """Return the card's first paragraph."""
+    first = "The source is synthetic: this build shows the workflow and holds no music data. "
+    synthetic = build.settings["sources"]["musiccaps"]["kind"] == "synthetic"
+    return (
+        f"{first if synthetic else ''}{build.total:,} captions written from sets of musical tags, "
+        f"each with a generated clip, {build.hours:.2f} hours in all. The tags are known by "
+        "construction, so that positive and negative examples of a musical concept can be drawn "
+        "from it. Made by the ConceptCaps Workflow (version "
+        f"{build.version}, run `{build.run_id}`), which implements the method of arXiv:2601.14157."
+    )
+
+
+def front_matter(build: Build) -> DatasetCardData:
     """Return the metadata block: which files make up which config, licence, size, tags."""
-    total = sum(counts["default"].values())
-    source = settings["sources"]["musiccaps"]
+    source = build.settings["sources"]["musiccaps"]
     return DatasetCardData(
-        pretty_name=name,
+        pretty_name=build.name,
         language=["en"],
-        license=licence,
+        license=build.licence,
         annotations_creators=["machine-generated"],
         language_creators=["machine-generated"],
         multilinguality=["monolingual"],
-        size_categories=[next((s for n, s in SIZES.items() if total < n), "n>1M")],
+        size_categories=[next((s for n, s in SIZES.items() if build.total < n), "n>1M")],
         source_datasets=[source["path"]] if source["kind"] == "hub" else None,
         task_categories=["text-to-audio", "text-generation", "audio-classification"],
-        tags=["music", "audio", "captions", "concepts", "interpretability", "tcav", "synthetic"],
+        tags=list(KEYWORDS),
         configs=[
             {
                 "config_name": config,
@@ -127,7 +101,7 @@ def front_matter(counts, *, licence: str, name: str, settings: dict) -> DatasetC
                 **({"default": True} if config == "default" else {}),
             }
             for with_audio in (False, True)
-            for subset, splits in counts.items()
+            for subset, splits in build.counts.items()
             for config in [config_name(subset, audio=with_audio)]
         ],
     )
@@ -140,71 +114,126 @@ def config_name(subset: str, *, audio: bool) -> str:
     return "audio" if subset == "default" else f"{subset}-audio"
 
 
-def _sources(settings: dict) -> list[tuple[str, str, str, str]]:
-    """Return (part, source, revision, licence) of what the run was made from."""
-    musiccaps = settings["sources"]["musiccaps"]
-    entries = [
-        (
-            "tags and captions to learn from",
-            musiccaps["path"],
-            musiccaps["revision"],
-            musiccaps["kind"],
-        ),
-        ("captions", *_model(settings["captioner"]["base"])),
-        ("clips", *_model(settings["audio"])),
-        ("CLAP scores", *_model(settings["scores"]["clap"])),
-    ]
+def steps(build: Build) -> list[str]:
+    """Return what was done, in order, with the run's own settings."""
+    settings = build.settings
+    captioner, audio = settings["captioner"], settings["audio"]
+    source = sources(settings)[0]
+    gate = captioner.get("gate")
     return [
-        (part, path or kind, revision or "", _licence(path or "", kind))
-        for part, path, revision, kind in entries
+        f"The tags of {source.name} were mapped to a taxonomy of four categories "
+        f"(`{settings['distill']['taxonomy']}`).",
+        f"A beta-VAE (preset `{settings['vae']['preset']}`) learned which tags go together, and "
+        f"{settings['tags']['items']:,} distinct tag sets were sampled from it.",
+        f"`{captioner['base']['model']}`, fine-tuned on pairs of tags and captions, wrote a "
+        "caption for each"
+        + (
+            f": the first of at most {gate['drafts']} drafts that names at least "
+            f"{gate['min_tag_recall']:.0%} of its tags and no more than "
+            f"{gate['max_unasked_tags']} others."
+            if gate
+            else "."
+        ),
+        f"`{audio['model']}` played each caption for {audio['duration_s']:g} s.",
+        f"`{settings['scores']['clap']['model']}` scored how well clip and caption agree. "
+        f"{build.total:,} rows have tags, a caption, a clip and a score; the lost ones are in the "
+        "run's ledgers.",
     ]
 
 
-def _model(section: dict) -> tuple[str, str | None, str]:
-    return section["model"], section["revision"], "hub" if section["revision"] else "local"
-
-
-def _licence(path: str, kind: str) -> str:
-    if kind == "synthetic":
-        return "made by the workflow's own grammar"
-    if kind == "file":
-        return "that of the table given by the user; MusicCaps is CC BY-SA 4.0"
-    known = next((text for start, text in KNOWN_LICENCES.items() if path.startswith(start)), None)
-    return known or ("of a local model: ask its maker" if kind == "local" else "see its page")
-
-
-def _check_licence(licence: str, sources: list[tuple[str, str, str, str]]) -> None:
-    for part, source, _, terms in sources:
-        if "-NC" in terms and "-nc" not in licence.lower():
-            raise InputError(
-                f"dataset.licence: '{licence}' allows commercial use, but the {part} come from "
-                f"{source} ({terms}). Use a non-commercial licence such as cc-by-nc-4.0."
-            )
-
-
-def _limitations(settings: dict) -> str:
-    points = [
-        "Captions and clips are generated. A clip may not hold what its caption says; its "
-        "`clap_score` is a weak sign of whether it does.",
-        "MusicGen was not trained to sing: tags about voices are the least reliable.",
-        "The tags, and what goes together with what, come from the taxonomy and its source, with "
-        "their gaps and their Western centre. All texts are in English.",
+def biases(settings: dict) -> list[str]:
+    """Return the biases that the data inherit."""
+    said = [
+        "The taxonomy names what its source names often: traditions that are rare there are rare "
+        "or absent here, and its idea of genre is a Western one.",
+        "Tags that go together here do so because they did in the source: a concept can stand for "
+        "the company it keeps. Hold it against sets that match in the other categories.",
+        "The music model plays its idea of a concept (sad is slow and minor, say), and the "
+        "language model its idea of how one writes about music. All texts are English.",
     ]
     if settings["sources"]["musiccaps"]["kind"] == "synthetic":
-        points.insert(
-            0, "This run used the synthetic source: it shows the workflow, not music data."
+        said[0] = "The tags and what goes together come from a grammar that was written down."
+    return said
+
+
+def limitations(build: Build) -> list[str]:
+    """Return what the data cannot be used for, and what is not known."""
+    said = [
+        "Captions and clips are generated. A clip may not hold what its caption says; its "
+        "`clap_score` is a weak sign of whether it does."
+        + (
+            f" The concept audit verified {build.verified:,} of {build.audited:,} clips."
+            if build.audited
+            else " The concept audit did not run: `verified` is null."
+        ),
+        "MusicGen was not trained to sing: tags about voices are the least reliable.",
+        "A tag that a row does not have is not known to be absent from the clip.",
+        "The data say how a music model plays concepts, not how people do.",
+    ]
+    if build.settings["sources"]["musiccaps"]["kind"] == "synthetic":
+        said.insert(0, "This run used the synthetic source: it shows the workflow, not music data.")
+    return said
+
+
+def caption(template: Path, settings: dict) -> str:
+    """Return the caption of a figure: the report's, with the run's settings filled in.
+
+    Raises:
+        jinja2.UndefinedError: it names a setting that is not there.
+    """
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    text = environment.from_string(template.read_text())
+    filled = text.render(snakemake=SimpleNamespace(config=settings))
+    return " ".join(filled.replace("``", "`").split())
+
+
+def _rows(used: list[Source]) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            source.part,
+            source.name,
+            source.revision or "",
+            NAMES.get(source.licence, source.licence),
         )
-    return "\n".join(f"- {point}" for point in points)
+        for source in used
+    ]
 
 
-def _split_table(counts: dict[str, dict[str, int]]) -> str:
-    splits = list(counts["default"])
-    rows = [(f"`{name}`", *row.values(), sum(row.values())) for name, row in counts.items()]
-    return _table(("config", *splits, "total"), rows)
+def _splits(build: Build) -> str:
+    names = list(build.counts["default"])
+    rows = [(f"`{name}`", *row.values(), sum(row.values())) for name, row in build.counts.items()]
+    nearest = [
+        f"{found['mean']:.2f} in {split} (largest {found['largest']:.2f})"
+        for split, found in build.leakage["nearest_training_set"].items()
+    ]
+    texts = max(pair["captions"] for pair in build.leakage["shared"].values())
+    return (
+        "No tag set lies in two splits. Each subset lies in the next larger one. Every row of this "
+        "table exists without and, as config `audio` or with the ending `-audio`, with the clips."
+        f"\n\n{_table(('config', *names, 'total'), rows)}\n\n"
+        f"Distinct sets may still be alike: the mean Jaccard index with the nearest training set "
+        f"is {' and '.join(nearest) or 'not defined'}. Captions that lie in two splits: {texts}. "
+        "The rest is in `leakage.json`."
+    )
 
 
-def _figures(evidence: dict[str, dict]) -> str:
-    """Return a table of every stage's metrics, then the strongest TCAV pairs."""
+def _concepts(build: Build) -> str:
+    rows = [
+        (
+            category,
+            c["tags"],
+            f"{c['median_clips']:g}",
+            f"{c['rarest']} ({c['rarest_clips']})",
+            c["usable"],
+        )
+        for category, c in build.coverage.items()
+    ]
+    head = ("category", "tags", "median clips of a tag", "rarest (clips)", "tags with 100 clips")
+    return _table(head, rows)
+
+
+def _figures(evidence: dict[str, dict], pictures: dict[str, str]) -> str:
+    """Return a table of every stage's metrics, the strongest TCAV pairs, the pictures."""
     rows = [
         (
             stage,
@@ -215,20 +244,17 @@ def _figures(evidence: dict[str, dict]) -> str:
             row["n"],
         )
         for stage, content in evidence.items()
-        for group, metrics in figures(content)
+        for group, metrics in figures_of(content)
         for row in metrics
     ]
-    text = _table(("stage", "of", "figure", "value", "95 % interval", "N"), rows)
-    for content in evidence.values():
-        if "significant" in content:
-            text += "\n\n" + _tcav(content)
-    return text
+    texts = [_table(("stage", "of", "figure", "value", "95 % interval", "N"), rows)]
+    texts += [_tcav(content) for content in evidence.values() if "significant" in content]
+    texts += [f"![{Path(file).stem}]({file})\n\n{said}" for file, said in pictures.items()]
+    return "\n\n".join(texts)
 
 
 def _tcav(content: dict) -> str:
-    strongest = sorted(content["significant"], key=lambda row: -abs(row["effect"] or 0))[
-        :_TCAV_ROWS
-    ]
+    strongest = sorted(content["significant"], key=lambda row: -abs(row["effect"] or 0))
     said = [
         f"TCAV: {len(content['significant'])} of {content['pairs']} pairs of concept and genre are "
         "significant after Holm's correction."
@@ -238,20 +264,13 @@ def _tcav(content: dict) -> str:
     said.append("(A planted concept should always be found, shuffled labels almost never.)")
     if not strongest:
         return " ".join(said)
+    columns = ("tcav", "null_mean", "p_holm")
     rows = [
-        (
-            row["layer"],
-            row["concept"],
-            row["genre"],
-            *(_number(row[k]) for k in ("tcav", "null_mean", "p_holm")),
-        )
-        for row in strongest
+        (row["layer"], row["concept"], row["genre"], *(_number(row[k]) for k in columns))
+        for row in strongest[:_TCAV_ROWS]
     ]
-    return (
-        " ".join(said)
-        + "\n\n"
-        + _table(("layer", "concept", "genre", "TCAV", "null", "p (Holm)"), rows)
-    )
+    table = _table(("layer", "concept", "genre", "TCAV", "null", "p (Holm)"), rows)
+    return f"{' '.join(said)}\n\n{table}"
 
 
 def _number(value: float | None) -> str:
@@ -262,6 +281,10 @@ def _interval(row: dict) -> str:
     if row["ci_low"] is None or row["ci_high"] is None:
         return ""
     return f"{_number(row['ci_low'])} to {_number(row['ci_high'])}"
+
+
+def _list(points: list[str]) -> str:
+    return "\n".join(f"- {point}" for point in points)
 
 
 def _table(head, rows) -> str:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+import yaml
+
 from conceptcaps.errors import InputError
 from conceptcaps.evidence import read_evidence
 from conceptcaps.io import read_json, read_rows, write_table
+from conceptcaps.licences import dataset_licence
 from conceptcaps.schemas import DATASET, PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.seeding import item_seed
 
@@ -22,10 +25,11 @@ METADATA_KEY = (
 
 @dataclass(frozen=True)
 class Spec:
-    """The shares of the splits; training gets the rest."""
+    """The shares of the splits, training gets the rest; the licence."""
 
     validation: float  # share of the rows, [0, 1)
     test: float  # share of the rows, [0, 1)
+    licence: str | None  # a hub identifier; None: derived from the run's sources
 
     def __post_init__(self):
         """Refuse shares that leave nothing to train on."""
@@ -37,7 +41,18 @@ class Spec:
 
 
 def export_table(
-    *, tags, captions, audio, clap, audit, provenance, evidence, spec: Spec, seed: int, output
+    *,
+    tags,
+    captions,
+    audio,
+    clap,
+    audit,
+    config,
+    provenance,
+    evidence,
+    spec: Spec,
+    seed: int,
+    output,
 ) -> None:
     """Write one row per clip that has tags, a caption, audio and a CLAP score.
 
@@ -50,6 +65,7 @@ def export_table(
         audio: audio tables, one per shard; their bytes are not read.
         clap: CLAP tables, one per shard.
         audit: audit tables; a clip that is in none has null in their columns.
+        config: config.yaml of the run; the licence is derived from it.
         provenance: provenance.json of the run.
         evidence: metrics files and the TCAV table (see `conceptcaps.evidence`).
         spec: shares of the splits.
@@ -61,9 +77,10 @@ def export_table(
             nothing is left.
     """
     run_id = read_json(provenance)["run_id"]
+    licence = dataset_licence(yaml.safe_load(Path(config).read_text()), spec.licence)
     tag_rows = _by_id([tags], ["id", "aspect_list", *TAGS_OF.values()])
-    caption_rows = _by_id(captions, ["id", "caption"])
-    audio_rows = _by_id(audio, ["id", "duration_s", "seed", "sha256"])
+    caption_rows = _by_id(captions, ["id", "caption", "model"])
+    audio_rows = _by_id(audio, ["id", "duration_s", "seed", "sha256", "model"])
     clap_rows = _by_id(clap, ["id", "clap_score"])
     audit_rows = _by_id(audit, ["id", *_AUDITED])
     _refuse_orphans(caption_rows, "tag set", tag_rows)
@@ -85,6 +102,9 @@ def export_table(
             "audio_row": clip["row"],
             "duration_s": clip["duration_s"],
             "seed": clip["seed"],
+            "caption_model": caption_rows[item]["model"],
+            "audio_model": clip["model"],
+            "licence": licence,
             "provenance": run_id,
         }
         for item, clip in audio_rows.items()

@@ -1,4 +1,4 @@
-"""Lay the dataset out as a Hugging Face folder: configs, splits, parquet files and a card."""
+"""Lay the dataset out as a Hugging Face folder: configs, splits, files, card, metadata."""
 
 import hashlib
 import os
@@ -9,37 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
-from datasets import Audio, Features, List, Value
 
-from conceptcaps.card import config_name, write_card
+from conceptcaps import build as builds
+from conceptcaps.card import KEYWORDS, PAPER, caption, config_name, summary, write_card
+from conceptcaps.checksums import write_sums
+from conceptcaps.croissant import write_croissant
+from conceptcaps.datasheet import write_citation, write_datasheet
 from conceptcaps.errors import InputError
 from conceptcaps.evidence import read_evidence
-from conceptcaps.io import PARQUET, atomic, iter_batches, read_table
+from conceptcaps.hubfields import AUDIO_FIELDS, TEXT_FIELDS, features
+from conceptcaps.io import PARQUET, atomic, iter_batches, read_table, write_json
+from conceptcaps.leakage import SPLITS
+from conceptcaps.licences import dataset_licence
 from conceptcaps.runlog import progress
-from conceptcaps.schemas import TAGS_OF
 
-SPLITS = ("train", "validation", "test")
-TEXT = Features(  # the published card's fields
-    {
-        "id": Value("string"),
-        "caption": Value("string"),
-        "aspect_list": Value("string"),
-        **{column: List(Value("string")) for column in TAGS_OF.values()},
-    }
-)
-RECORD = Features(  # this workflow's additions, behind them
-    {
-        "clap_score": Value("float64"),
-        "duration_s": Value("float64"),
-        "seed": Value("uint64"),
-        "provenance": Value("string"),
-    }
-)
-TEXT_FEATURES = Features({**TEXT, **RECORD})
-AUDIO_FEATURES = Features({**TEXT, "file_name": Audio(), **RECORD})
+TEXT_FEATURES, AUDIO_FEATURES = features(TEXT_FIELDS), features(AUDIO_FIELDS)
 _CHUNK_ROWS = 1000  # rows without audio handled at a time
 _CHUNK_CLIPS = 8  # clips read from a shard at a time
 _ROW_GROUP_BYTES = 64 << 20  # at most this much of each open file waits in memory
@@ -50,12 +36,15 @@ class Spec:
     """What the folder is called, into what it is cut and under which licence it stands."""
 
     name: str  # pretty name on the card
+    version: str  # MAJOR.MINOR.PATCH
     subsets: dict[str, float]  # config name -> share of each split, (0, 1)
     max_shard_mb: float  # size of one parquet file, 10^6 bytes, > 0
-    licence: str  # the hub's identifier, such as cc-by-nc-4.0
+    licence: str | None  # the hub's identifier, such as cc-by-nc-4.0; None: derived
 
 
-def export_hub(*, dataset, audio, evidence, config, spec: Spec, output) -> None:
+def export_hub(
+    *, dataset, audio, evidence, figures, captions, config, provenance, spec: Spec, output
+) -> None:
     """Write the folder that `datasets.load_dataset(folder, config_name)` reads.
 
     Configs: `default`, each subset, `audio` and each subset with `-audio`. A subset is the first
@@ -65,13 +54,16 @@ def export_hub(*, dataset, audio, evidence, config, spec: Spec, output) -> None:
         dataset: the dataset table; its `audio_shard` is relative to its directory.
         audio: audio tables, one per shard, read a few clips at a time.
         evidence: metrics files and the TCAV table, for the card.
+        figures: PNG files, each with an SVG beside it, for the card.
+        captions: the report's captions of the figures, in their order.
         config: the run's config.yaml, copied into the folder.
-        spec: name, subsets, file size, licence.
+        provenance: the run's provenance.json, copied into the folder.
+        spec: name, version, subsets, file size, licence.
         output: the folder; it appears when it is complete.
 
     Raises:
-        InputError: the table names a clip that the audio tables do not hold, or the licence allows
-            what an input's licence forbids.
+        InputError: the table names a clip that the audio tables do not hold, a tag set lies in two
+            splits, or the licence allows what an input's licence forbids.
     """
     settings = yaml.safe_load(Path(config).read_text())
     table = read_table(dataset)
@@ -79,36 +71,60 @@ def export_hub(*, dataset, audio, evidence, config, spec: Spec, output) -> None:
     members = {"default": np.ones(len(table), bool)}
     for name, share in spec.subsets.items():
         members[name] = subset(table["id"].to_pylist(), splits, share)
+    build = builds.describe(
+        table,
+        counts=builds.split_counts(members, splits),
+        name=spec.name,
+        version=spec.version,
+        licence=dataset_licence(settings, spec.licence),
+        settings=settings,
+    )
     with atomic(output) as folder:
         folder.mkdir()
-        write_card(
-            folder / "README.md",
-            counts={
-                name: {split: int((chosen & (splits == split)).sum()) for split in SPLITS}
-                for name, chosen in members.items()
-            },
-            hours=pc.sum(table["duration_s"]).as_py() / 3600,
-            run_id=table["provenance"][0].as_py(),
-            licence=spec.licence,
-            name=spec.name,
-            settings=settings,
-            evidence=read_evidence(evidence),
-        )
-        shutil.copyfile(config, folder / "config.yaml")
         max_bytes = int(spec.max_shard_mb * 1e6)
         root = Path(dataset).parent
-        for with_audio, chunks in (False, _texts(table)), (True, _clips(table, audio, root)):
+        for with_audio, chunks in (False, _texts(table)), (True, clips_of(table, audio, root)):
             _write_configs(folder / "data", chunks, members, splits, with_audio, max_bytes)
+        shutil.copyfile(config, folder / "config.yaml")
+        shutil.copyfile(provenance, folder / "provenance.json")
+        write_json(folder / "leakage.json", build.leakage)
+        pictures = _copy_figures(folder / "figures", figures, captions, settings)
+        write_card(
+            folder / "README.md", build=build, evidence=read_evidence(evidence), pictures=pictures
+        )
+        write_datasheet(folder / "DATASHEET.md", build)
+        write_citation(folder / "CITATION.cff", build)
+        write_croissant(
+            folder,
+            name=build.name,
+            description=summary(build),
+            licence=build.licence,
+            citation=PAPER,
+            keywords=KEYWORDS,
+            version=build.version,
+        )
+        write_sums(folder)
+
+
+def _copy_figures(folder: Path, figures, captions, settings: dict) -> dict[str, str]:
+    """Copy PNG and SVG of every figure; return {path of the PNG in the hub folder: caption}."""
+    folder.mkdir()
+    pictures = {}
+    for picture, template in zip(map(Path, figures), map(Path, captions), strict=True):
+        for path in (picture, picture.with_suffix(".svg")):
+            shutil.copyfile(path, folder / path.name)
+        pictures[f"{folder.name}/{picture.name}"] = caption(template, settings)
+    return pictures
 
 
 def _write_configs(folder, chunks, members, splits, with_audio, max_bytes) -> None:
     """Write every config, without or with audio, in one pass over (row numbers, rows)."""
-    features = AUDIO_FEATURES if with_audio else TEXT_FEATURES
+    schema = (AUDIO_FEATURES if with_audio else TEXT_FEATURES).arrow_schema
     writers = {
         (name, split): _SplitFiles(
             folder / config_name(name, audio=with_audio),
             split,
-            features.arrow_schema,
+            schema,
             max_bytes=max_bytes,
         )
         for name in members
@@ -140,16 +156,25 @@ def _texts(table: pa.Table) -> Iterator[tuple[np.ndarray, pa.Table]]:
         yield np.arange(start, start + len(rows)), rows
 
 
-def _clips(
+def clips_of(
     table: pa.Table, shards: Iterable[str | Path], root: Path
 ) -> Iterator[tuple[np.ndarray, pa.Table]]:
-    """Yield (row numbers [k] in `table`, [k] rows with their audio), a few clips at a time."""
+    """Yield (row numbers [k] in `table`, [k] rows with their audio), a few clips at a time.
+
+    Args:
+        table: the dataset table.
+        shards: audio tables.
+        root: the dataset table's directory, which its `audio_shard` is relative to.
+
+    Raises:
+        InputError: a clip is not where the table says.
+    """
     places = zip(table["audio_shard"].to_pylist(), table["audio_row"].to_pylist(), strict=True)
     row_at = {place: row for row, place in enumerate(places)}
     ids = table["id"].to_pylist()
     for shard in progress(shards, what="audio shards"):
         name, offset = Path(os.path.relpath(shard, root)).as_posix(), 0
-        for batch in iter_batches(shard, _CHUNK_CLIPS, ["id", "audio"]):
+        for batch in iter_batches(shard, _CHUNK_CLIPS, ["id", "audio", "codes", "codebooks"]):
             at = {i: row_at.pop((name, offset + i), None) for i in range(len(batch))}
             kept = [i for i, row in at.items() if row is not None]
             rows = np.array([at[i] for i in kept], int)
@@ -160,8 +185,7 @@ def _clips(
                         f"expects '{ids[row]}': the shard was made again. Run export_dataset again."
                     )
             offset += len(batch)
-            audio = batch["audio"].take(pa.array(kept, pa.int64()))
-            yield rows, _with_audio(table.take(rows), audio)
+            yield rows, _with_audio(table.take(rows), batch.take(pa.array(kept, pa.int64())))
     if row_at:
         name, row = next(iter(row_at))
         raise InputError(
@@ -170,11 +194,13 @@ def _clips(
         )
 
 
-def _with_audio(rows: pa.Table, audio: pa.StructArray) -> pa.Table:
-    """Put the clips' bytes in the place of the file names; the name stays as the audio's path."""
-    paths = rows["file_name"].combine_chunks()
-    named = pa.StructArray.from_arrays([audio.field("bytes"), paths], ["bytes", "path"])
+def _with_audio(rows: pa.Table, clips: pa.RecordBatch) -> pa.Table:
+    """Put the clips' bytes in the place of the file names, and their codes behind."""
+    paths = rows["file_name"].combine_chunks()  # the name stays as the audio's path
+    named = pa.StructArray.from_arrays([clips["audio"].field("bytes"), paths], ["bytes", "path"])
     rows = rows.set_column(rows.column_names.index("file_name"), "file_name", named)
+    for column in ("codes", "codebooks"):
+        rows = rows.append_column(column, clips[column])
     return rows.select(list(AUDIO_FEATURES)).cast(AUDIO_FEATURES.arrow_schema)
 
 

@@ -47,6 +47,13 @@ def capture(log: str | Path, *, threads: int) -> Iterator[None]:
         _terminals.remove(terminal)
 
 
+def tell(text: str) -> None:
+    """Print a line, into the log, and while output is captured on the user's terminal as well."""
+    print(text, flush=True)
+    if _terminals:
+        os.write(_terminals[-1], f"{text}\n".encode())
+
+
 def _limit_threads(threads: int) -> None:
     threadpool_limits(threads)
     if "torch" in sys.modules:  # imported by the job's module; a job without it is not slowed

@@ -202,6 +202,9 @@ DATASET = pa.schema(
         ("audio_row", pa.int32()),
         ("duration_s", pa.float64()),
         ("seed", pa.uint64()),
+        ("caption_model", pa.string()),  # id@revision, "+adapter" where one is applied
+        ("audio_model", pa.string()),
+        ("licence", pa.string()),  # hub identifier, derived from the run's sources
         ("provenance", pa.string()),  # run id; <results>/run/provenance.json has the rest
     ]
 )
