@@ -88,11 +88,15 @@ def server():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("push"), 12)[0]
+    folder = make(tmp_path_factory.mktemp("push"), 12)[0]
+    (folder / ".snakemake_timestamp").touch()  # as Snakemake leaves in every directory it made
+    return folder
 
 
 def contents(folder):
-    return {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    found.pop(".snakemake_timestamp")
+    return found
 
 
 def send(folder, report, server, **variables):

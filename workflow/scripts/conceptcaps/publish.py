@@ -9,7 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from conceptcaps import runlog
-from conceptcaps.checksums import SUMS, file_sha256
+from conceptcaps.checksums import SUMS, file_sha256, files_of
 from conceptcaps.errors import InputError
 from conceptcaps.io import write_json
 
@@ -66,8 +66,7 @@ def _checked(folder: Path) -> list[dict]:
         name: digest
         for digest, name in (line.split("  ", 1) for line in sums_file.read_text().splitlines())
     }
-    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    found.pop(SUMS)
+    found = files_of(folder)
     strange = sorted(found.keys() ^ told.keys())
     if strange:
         raise InputError(
@@ -109,6 +108,7 @@ def _send(folder: Path, spec: Spec) -> str:
             folder_path=folder,
             repo_id=spec.repo,
             repo_type="dataset",
+            ignore_patterns=[".*", "*/.*"],  # see files_of
             commit_message="A build of the ConceptCaps Workflow",
             delete_patterns="*",  # what an earlier build had and this one has not
         )
