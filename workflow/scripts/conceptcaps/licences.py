@@ -50,7 +50,7 @@ def sources(settings: dict) -> list[Source]:
     """
     musiccaps = settings["sources"]["musiccaps"]
     if musiccaps["kind"] == "synthetic":
-        table = Source("tags and captions to learn from", "synthetic source", None, OWN, True)
+        table = Source("tags and captions to learn from", "the synthetic source", None, OWN, True)
     else:
         licence = _of_hub("google/MusicCaps" if musiccaps["kind"] == "file" else musiccaps["path"])
         table = Source(
