@@ -2,8 +2,8 @@
 
 inputs:  any stage's outputs
 outputs: none
-steps:   tags, tag_models, captions, audio, scores, tcav, dataset, webdataset, figures, clip_audio,
-         mini_models
+steps:   tags, tag_models, captions, audio, scores, tcav, dataset, webdataset, push, figures,
+         clip_audio, mini_models
 """
 
 
@@ -16,6 +16,7 @@ localrules:
     tcav,
     dataset,
     webdataset,
+    push,
     figures,
     clip_audio,
     mini_models,
@@ -71,6 +72,12 @@ rule webdataset:
     """The dataset as WebDataset shards (optional)."""
     input:
         "<results>/webdataset",
+
+
+rule push:
+    """What would be sent to the hub; sent where `push.send` is true (optional)."""
+    input:
+        "<results>/push.json",
 
 
 rule figures:

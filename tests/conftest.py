@@ -132,7 +132,7 @@ def finished(tmp_path_factory) -> Checkout:
 
 
 # With these targets, every rule of the workflow is run.
-OPTIONAL = ("all", "tag_models", "mini_models", "clip_audio", "webdataset", "push_to_hub")
+OPTIONAL = ("all", "tag_models", "mini_models", "clip_audio", "webdataset", "push")
 
 
 @contextlib.contextmanager

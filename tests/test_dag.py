@@ -104,7 +104,7 @@ def test_a_run_says_its_scale_once(checkout):
         ("tcav", "score_tcav", "export_dataset"),
         ("dataset", "export_hub", "play_miniature"),
         ("webdataset", "export_webdataset", "export_hub"),
-        ("push_to_hub", "push_to_hub", "play_miniature"),
+        ("push", "push_to_hub", "play_miniature"),
         ("figures", "plot_tcav", "export_hub"),
         ("mini_models", "list_mini_models", "fit_vae"),
         ("clip_audio", "retrieve_clip_audio", "distill_musiccaps"),

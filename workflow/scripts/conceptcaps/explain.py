@@ -31,8 +31,8 @@ def explain(results: Path, item: str) -> dict:
 
     Keys: `id, outcome, tags, sampling, nearest, drafts, caption, audio, scores, dataset, run`; a
     stage that has no row of the item is null. `nearest` are the distilled MusicCaps rows whose tags
-    have the largest Jaccard index with the item's. The outcome is 'in the dataset' or where and why the
-    item was lost, by the ledgers.
+    have the largest Jaccard index with the item's. The outcome is 'in the dataset' or where and why
+    the item was lost, by the ledgers.
 
     Args:
         results: the run's directory.
