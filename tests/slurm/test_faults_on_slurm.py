@@ -53,6 +53,10 @@ def our_jobs(cluster, run: Checkout) -> list[dict]:
     return [job for job in cluster.jobs() if job["WorkDir"] == str(run.directory)]
 
 
+def states_of(cluster, run: Checkout) -> set[str]:
+    return {job["JobState"] for job in our_jobs(cluster, run)}
+
+
 def job_of(cluster, run: Checkout, shard: Path) -> dict:
     """Return the record of the running job of a shard."""
 
@@ -187,8 +191,9 @@ def test_snakemake_is_told_to_stop(run, small, cluster, how):
     wait_for_batches(partial(shards(run)[0]), 1, process)
     os.killpg(process.pid, how)
     assert finish(run, process, 300) != 0
-    cluster.wait_idle()  # a cancelled job is "completing" for some seconds
-    states = {job["JobState"] for job in our_jobs(cluster, run)}
+    under_way = {"PENDING", "RUNNING", "COMPLETING"}  # the last for some seconds after scancel
+    cluster.wait(lambda: under_way.isdisjoint(states_of(cluster, run)), 60, "the jobs end")
+    states = states_of(cluster, run)
     # SIGTERM waits for what runs; SIGINT cancels it, and what it had finished is in the sidecars.
     assert states <= ({"COMPLETED"} if how == signal.SIGTERM else {"CANCELLED", "COMPLETED"})
     run.snakemake(*SLURM, "--unlock")  # interrupted while it cancels, it may leave its lock
