@@ -82,9 +82,20 @@ def checkout(tmp_path_factory) -> Checkout:
 
 @pytest.fixture(scope="session")
 def mini(tmp_path_factory) -> Checkout:
-    """A checkout in which the miniature has run once. Tests do not change it."""
-    fresh = check_out(tmp_path_factory.mktemp("mini"))
+    """A checkout in which the miniature has run once. Tests do not change it.
+
+    CONCEPTCAPS_MINI names a directory in which it stays for the next test session, so that CI
+    makes one miniature for `make test` and `make test-long`. Who sets it changes no file between.
+    """
+    kept = os.environ.get("CONCEPTCAPS_MINI")
+    directory = Path(kept) / "run" if kept else tmp_path_factory.mktemp("mini")
+    done = directory.with_name("done")
+    if kept and done.exists():
+        return Checkout(directory)
+    fresh = check_out(directory)
     fresh.snakemake("--workflow-profile", "mini")
+    if kept:
+        done.touch()
     return fresh
 
 

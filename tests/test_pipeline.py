@@ -208,6 +208,7 @@ def test_the_first_look_of_the_readme_works(mini):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_the_real_table_runs_through(mini, tmp_path):
     """The real MusicCaps with the miniature's models: another source and taxonomy."""
     table = os.environ.get("MUSICCAPS_CSV")
