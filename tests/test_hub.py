@@ -17,7 +17,7 @@ from datasets import Audio, List, Value, load_dataset
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
-from conceptcaps import export, hub
+from conceptcaps import card, export, hub
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_rows, write_table
 from conceptcaps.schemas import AUDIO, TAGS_OF
@@ -250,3 +250,16 @@ def test_memory_stays_bounded_by_the_row_group(tmp_path):
         assert writer.waiting_bytes <= 10_000
     writer.close()
     assert sum(pq.read_metadata(path).num_rows for path in tmp_path.iterdir()) == 50
+
+
+@pytest.mark.parametrize(
+    ("recall", "unasked", "said"),
+    [
+        (0.8, 2, "drafts that names at least 80% of its tags and names no more than 2 others."),
+        (None, 0, "drafts that names no more than 0 others."),
+        (None, None, "."),
+    ],
+)
+def test_the_card_says_which_limits_the_gate_had(recall, unasked, said):
+    gate = {"drafts": 8, "min_tag_recall": recall, "max_unasked_tags": unasked}
+    assert card._gate(gate).endswith(said)

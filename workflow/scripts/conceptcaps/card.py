@@ -119,26 +119,30 @@ def steps(build: Build) -> list[str]:
     settings = build.settings
     captioner, audio = settings["captioner"], settings["audio"]
     source = sources(settings)[0]
-    gate = captioner.get("gate")
     return [
         f"The tags of {source.name} were mapped to a taxonomy of four categories "
         f"(`{settings['distill']['taxonomy']}`).",
         f"A beta-VAE (preset `{settings['vae']['preset']}`) learned which tags go together, and "
         f"{settings['tags']['items']:,} distinct tag sets were sampled from it.",
         f"`{captioner['base']['model']}`, fine-tuned on pairs of tags and captions, wrote a "
-        "caption for each"
-        + (
-            f": the first of at most {gate['drafts']} drafts that names at least "
-            f"{gate['min_tag_recall']:.0%} of its tags and no more than "
-            f"{gate['max_unasked_tags']} others."
-            if gate
-            else "."
-        ),
+        "caption for each" + _gate(captioner["gate"]),
         f"`{audio['model']}` played each caption for {audio['duration_s']:g} s.",
         f"`{settings['scores']['clap']['model']}` scored how well clip and caption agree. "
         f"{build.total:,} rows have tags, a caption, a clip and a score; the lost ones are in the "
         "run's ledgers.",
     ]
+
+
+def _gate(gate: dict) -> str:
+    """Return how the gate chose a caption among the drafts; a limit of None does not hold."""
+    held = []
+    if (recall := gate["min_tag_recall"]) is not None:
+        held.append(f"names at least {recall:.0%} of its tags")
+    if (unasked := gate["max_unasked_tags"]) is not None:
+        held.append(f"names no more than {unasked} others")
+    if not held:
+        return "."
+    return f": the first of at most {gate['drafts']} drafts that {' and '.join(held)}."
 
 
 def biases(settings: dict) -> list[str]:
