@@ -14,7 +14,8 @@ th, td { text-align: left; vertical-align: top; border-bottom: 1px solid #ddd; }
 th, td { padding: .35em .8em .35em 0; }
 td.number { text-align: right; font-variant-numeric: tabular-nums }
 .fails { color: #b00020; font-weight: 600 }
-audio { width: 15em; height: 2em }
+.caption { min-width: 20em }
+audio { width: 11em; height: 2em }
 """
 _HEARD = {
     "played": "played by the synthesiser",
@@ -42,15 +43,16 @@ def write(*, checks: str | Path, clips: str | Path, examples: int, output: str |
     )
     held = sum(check["holds"] for check in found)
     page = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>The miniature world</title><style>{_STYLE}</style>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>The miniature world</title><style>{_STYLE}</style>
 <h1>The miniature world</h1>
-<p>{held} of {len(found)} checks hold. The clips below have tag sets that no model was trained on.
-The models are toys that prove the pipeline; they do not make music.</p>
+<p>{held} of {len(found)} checks hold. The clips at the end have tag sets that no
+model was trained on. The models are toys that prove the pipeline; they do not make music.</p>
+<h2>Checks</h2>
+<table><tr><th>figure</th><th>value</th><th>bound</th><th></th></tr>{rows}</table>
 <h2>Listen</h2>
 <table><tr><th>tags and caption</th>{"".join(f"<th>{what}</th>" for what in _HEARD.values())}</tr>
 {"".join(_example(group) for group in _examples(read_rows(clips), examples))}</table>
-<h2>Checks</h2>
-<table><tr><th>figure</th><th>value</th><th>bound</th><th></th></tr>{rows}</table>
 </html>
 """
     with atomic(output) as temporary:
@@ -77,9 +79,11 @@ def _examples(rows: list[dict], count: int) -> list[dict[str, dict]]:
 def _example(group: dict[str, dict]) -> str:
     row = group["played"]
     players = "".join(
-        '<td><audio controls preload="none" src="data:audio/flac;base64,'
+        f'<td><audio controls preload="none" aria-label="{_HEARD[kind]}" '
+        'src="data:audio/flac;base64,'
         f'{base64.b64encode(group[kind]["audio"]["bytes"]).decode()}"></audio></td>'
         for kind in _HEARD
     )
     tags = ", ".join(row["aspect_list"])
-    return f"<tr><td><b>{escape(tags)}</b><br>{escape(row['caption'])}</td>{players}</tr>\n"
+    text = f"<b>{escape(tags)}</b><br>{escape(row['caption'])}"
+    return f'<tr><td class="caption">{text}</td>{players}</tr>\n'
