@@ -24,7 +24,7 @@ resource_scopes:
 
 
 wildcard_constraints:
-    arm="conceptcaps|base|zero_shot",
+    arm="conceptcaps|base|zero_shot|musiccaps|lp_musiccaps_[a-z]+|tag_concat|template|keyword_to_caption",
     shard=r"\d{5}",
 
 

@@ -3,7 +3,8 @@
 inputs:  <results>/distill/pairs.parquet, <results>/tags/tags.parquet, the base model
 outputs: <results>/captioner/adapter, <results>/captions/{arm}/{shard}.parquet with ledgers and drafts,
          <results>/captions/{arm}/heldout.parquet
-steps:   finetune_captioner, generate_captions, generate_heldout_captions
+steps:   finetune_captioner, generate_captions, generate_heldout_captions;
+         collect_captions, collect_heldout_captions: of arms that no model writes
 """
 
 
@@ -16,6 +17,7 @@ rule finetune_captioner:
     output:
         adapter=directory("<results>/captioner/adapter"),
         metrics="<results>/captioner/metrics.json",
+        history="<results>/captioner/history.parquet",
     log:
         "<logs>/finetune_captioner.log",
     benchmark:
@@ -49,11 +51,11 @@ rule generate_captions:
         taxonomy=setting("distill.taxonomy"),
         adapter=adapter,
         model=local("captioner.base.model", "captioner.base.revision"),
-        prompts=setting("captioner.base.prompts"),
+        prompts=prompts_of_arm,
     output:
-        captions="<results>/captions/{arm}/{shard}.parquet",
-        ledger="<results>/captions/{arm}/ledger/{shard}.parquet",
-        drafts="<results>/captions/{arm}/drafts/{shard}.parquet",
+        captions=f"<results>/captions/{{arm,{GENERATED}}}/{{shard}}.parquet",
+        ledger=f"<results>/captions/{{arm,{GENERATED}}}/ledger/{{shard}}.parquet",
+        drafts=f"<results>/captions/{{arm,{GENERATED}}}/drafts/{{shard}}.parquet",
     log:
         "<logs>/generate_captions/{arm}/{shard}.log",
     benchmark:
@@ -84,9 +86,9 @@ rule generate_heldout_captions:
         pairs="<results>/distill/pairs.parquet",
         adapter=adapter,
         model=local("captioner.base.model", "captioner.base.revision"),
-        prompts=setting("captioner.base.prompts"),
+        prompts=prompts_of_arm,
     output:
-        captions="<results>/captions/{arm}/heldout.parquet",
+        captions=f"<results>/captions/{{arm,{GENERATED}}}/heldout.parquet",
     log:
         "<logs>/generate_heldout_captions/{arm}.log",
     benchmark:
@@ -107,3 +109,55 @@ rule generate_heldout_captions:
         code=fingerprint("generate_heldout_captions"),
     script:
         "../workflow/scripts/generate_heldout_captions.py"
+
+
+rule collect_captions:
+    """Write the captions of one shard that no model writes: human, by rule, or brought in a file."""
+    input:
+        pairs="<results>/distill/pairs.parquet",
+        brought=brought_captions,
+    output:
+        captions=f"<results>/captions/{{arm,{COLLECTED}}}/{{shard}}.parquet",
+        ledger=f"<results>/captions/{{arm,{COLLECTED}}}/ledger/{{shard}}.parquet",
+        drafts=f"<results>/captions/{{arm,{COLLECTED}}}/drafts/{{shard}}.parquet",
+    log:
+        "<logs>/collect_captions/{arm}/{shard}.log",
+    benchmark:
+        "<benchmarks>/collect_captions/{arm}/{shard}.tsv"
+    conda:
+        "../envs/text.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        gates=gates("captioner.generate"),
+        shard_items=setting("shards.items"),
+        last_item=last_item,
+        code=fingerprint("collect_captions"),
+    script:
+        "../workflow/scripts/collect_captions.py"
+
+
+rule collect_heldout_captions:
+    """Write the captions of held-out pairs that no model writes."""
+    input:
+        pairs="<results>/distill/pairs.parquet",
+        brought=brought_captions,
+    output:
+        captions=f"<results>/captions/{{arm,{COLLECTED}}}/heldout.parquet",
+    log:
+        "<logs>/collect_heldout_captions/{arm}.log",
+    benchmark:
+        "<benchmarks>/collect_heldout_captions/{arm}.tsv"
+    conda:
+        "../envs/text.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        n_items=setting("scores.text.heldout_items"),
+        code=fingerprint("collect_heldout_captions"),
+    script:
+        "../workflow/scripts/collect_heldout_captions.py"

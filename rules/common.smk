@@ -9,7 +9,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-FIGURES = ["tags", "vae", "text", "clap", "genrecnn", "tcav"]
+FIGURES = ["tags", "vae", "captioner", "text", "clap", "genrecnn", "tcav"]
 CONSTRAINTS = ["min_categories", "max_tags", "given", "forbid"]
 # Settings that decide whether a result may stand, not what it is: changing one reruns nothing.
 GATES = [
@@ -23,6 +23,7 @@ MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2", "judge"]
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
+from conceptcaps.arms import OWN, SCORED_ANYWAY, SOURCE, COLUMN, collected, generated
 from conceptcaps.constraints import Constraints
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.fingerprint import script_modules
@@ -186,6 +187,24 @@ def source_file(section_name, kind):
     return [source["path"]]
 
 
+def prompts_of_arm(wildcards):
+    """Return the file of an arm's prompts."""
+    return setting("captioner.base.prompts" if wildcards.arm in OWN else "arms.prompts")
+
+
+def brought_captions(wildcards):
+    """Return [the file of LP-MusicCaps' own captions] for an arm that reads it."""
+    path = setting("arms.lp_musiccaps")
+    if wildcards.arm not in COLUMN:
+        return []
+    if not Path(path).exists():
+        raise WorkflowError(
+            f"arms.lp_musiccaps: there is no file '{path}'. Give its path, or null: then "
+            "captioner.base writes these captions."
+        )
+    return [path]
+
+
 def n_items(arm):
     """Return how many tag sets an arm captions and plays."""
     total = config["tags"]["items"]
@@ -251,9 +270,23 @@ def reference_clips():
     return [folder]
 
 
+def text_arms():
+    """Return the arms whose held-out captions are scored by name."""
+    return [arm for arm in arms() if arm not in SCORED_ANYWAY]
+
+
 def heldout_captions(wildcards):
     """Return {arm: captions of the held-out tags}."""
-    return {arm: f"<results>/captions/{arm}/heldout.parquet" for arm in arms()}
+    return {arm: f"<results>/captions/{arm}/heldout.parquet" for arm in text_arms()}
+
+
+def all_captions():
+    """Return the caption files of every arm that there is, whether it is compared or not."""
+    return [
+        f"<results>/captions/{arm}/{name}.parquet"
+        for arm in SOURCE
+        for name in [*shards(arm), "heldout"]
+    ]
 
 
 def adapter(wildcards):
@@ -270,3 +303,8 @@ def clip_audio_shards():
 def grows(amount):
     """Return a resource that grows with every retry of a job."""
     return lambda wildcards, attempt: amount * attempt
+
+
+# Wildcards of the arms whose captions a model writes, and of the others.
+GENERATED = "|".join(generated(brought=bool(setting("arms.lp_musiccaps"))))
+COLLECTED = "|".join(collected(brought=bool(setting("arms.lp_musiccaps"))))

@@ -1,8 +1,8 @@
 """Draw the report's figures, each as PNG and as vector.
 
 inputs:  the stages' tables and figures
-outputs: <results>/figures/{tags,vae,text,clap,genrecnn,tcav}.{png,svg}
-steps:   plot_tags, plot_vae, plot_text, plot_clap, plot_genrecnn, plot_tcav
+outputs: <results>/figures/{tags,vae,captioner,text,clap,genrecnn,tcav}.{png,svg}
+steps:   plot_tags, plot_vae, plot_captioner, plot_text, plot_clap, plot_genrecnn, plot_tcav
 """
 
 
@@ -62,6 +62,34 @@ rule plot_vae:
         code=fingerprint("plot_vae"),
     script:
         "../workflow/scripts/plot_vae.py"
+
+
+rule plot_captioner:
+    """The captioner's training curve."""
+    input:
+        history="<results>/captioner/history.parquet",
+    output:
+        png=report(
+            "<results>/figures/captioner.png",
+            caption="../workflow/report/captioner.rst",
+            category="Captions",
+            labels={"figure": "captioner"},
+        ),
+        svg="<results>/figures/captioner.svg",
+    log:
+        "<logs>/plot_captioner.log",
+    benchmark:
+        "<benchmarks>/plot_captioner.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        code=fingerprint("plot_captioner"),
+    script:
+        "../workflow/scripts/plot_captioner.py"
 
 
 rule plot_text:

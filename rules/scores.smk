@@ -140,7 +140,7 @@ rule score_text:
         mem_mb=grows(16000),
         runtime=grows(60),
     params:
-        arms=arms(),
+        arms=text_arms(),
         text=section("scores.text", "bootstraps", "bertscore", "mauve"),
         seed=setting("seed"),
         code=fingerprint("score_text"),

@@ -2,8 +2,8 @@
 
 inputs:  any stage's outputs
 outputs: none
-steps:   tags, tag_models, captions, audio, scores, tcav, dataset, webdataset, push, figures,
-         clip_audio, mini_models
+steps:   tags, tag_models, captions, captions_all_arms, audio, scores, tcav, dataset, webdataset,
+         push, figures, clip_audio, mini_models
 """
 
 
@@ -11,6 +11,7 @@ localrules:
     tags,
     tag_models,
     captions,
+    captions_all_arms,
     audio,
     scores,
     tcav,
@@ -40,6 +41,12 @@ rule captions:
     """The captions of every arm."""
     input:
         all_arm_files("<results>/captions/{arm}/{shard}.parquet"),
+
+
+rule captions_all_arms:
+    """The captions of every arm that there is, compared or not, in one format (optional)."""
+    input:
+        all_captions(),
 
 
 rule audio:

@@ -143,7 +143,15 @@ def finished(tmp_path_factory) -> Checkout:
 
 
 # With these targets, every rule of the workflow is run.
-OPTIONAL = ("all", "tag_models", "mini_models", "clip_audio", "webdataset", "push")
+OPTIONAL = (
+    "all",
+    "tag_models",
+    "captions_all_arms",
+    "mini_models",
+    "clip_audio",
+    "webdataset",
+    "push",
+)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,19 @@
 import math
+import os
 import shutil
+import signal
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import tiny_models
 import torch
 from bitsandbytes.nn import Linear4bit
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from conceptcaps import captioner, chatmodel, io
+from conceptcaps import captioner, chatmodel, io, schemas
 from conceptcaps.errors import InputError
 
 SPEC = captioner.Finetune(
@@ -23,6 +28,9 @@ SPEC = captioner.Finetune(
     weight_decay=0.0,
     warmup_share=0.1,
     max_length_tokens=256,
+    max_validation_pairs=None,
+    evaluations=3,
+    min_yield=1.0,
     min_logit_difference=1e-3,
 )
 
@@ -32,13 +40,19 @@ def changed(**changes):
 
 
 def run_finetune(directory, spec, **of_base):
+    tiny_models.write_pairs(directory / "pairs.parquet")
+    finetune(directory, spec, **of_base)
+
+
+def finetune(directory, spec, **of_base):
     captioner.finetune(
-        pairs=tiny_models.write_pairs(directory / "pairs.parquet"),
+        pairs=directory / "pairs.parquet",
         base=tiny_models.base(**of_base),
         spec=spec,
         seed=1,
         adapter=directory / "adapter",
         metrics=directory / "metrics.json",
+        history=directory / "history.parquet",
     )
 
 
@@ -66,7 +80,7 @@ def test_loss_is_on_the_caption_alone(tmp_path, prompts):
         base=tiny_models.base(),
         spec=SPEC,
         seed=3,
-        scratch=tmp_path / "scratch",
+        sidecar=io.Sidecar(tmp_path / "adapter", key="", code=captioner.__file__),
     )
     batch = next(iter(trainer.get_train_dataloader()))  # what the model is given, collated
     for k, (ids, labels) in enumerate(zip(batch["input_ids"], batch["labels"], strict=True)):
@@ -160,6 +174,115 @@ def test_the_saved_adapter_changes_the_logits(trained, prompts):
     assert (adapted - bare).abs().max() > 0.1
 
 
+def test_the_adapter_names_its_base_and_revision(trained):
+    config = io.read_json(trained / "adapter/adapter_config.json")
+    assert (config["base_model_name_or_path"], config["revision"]) == (tiny_models.llama(), None)
+
+
+def test_the_log_has_every_step_and_the_best_look_is_kept(trained, prompts):
+    log = io.read_rows(trained / "history.parquet")
+    assert [row["step"] for row in log] == list(range(8))  # 14 pairs, 2 epochs, 4 rows a step
+    assert log[-1]["epoch"] == 2
+    assert log[0]["loss"] is None and all(row["loss"] > 0 for row in log[1:])
+    looks = {row["step"]: row["validation_loss"] for row in log if row["validation_loss"]}
+    assert list(looks) == [0, 3, 6, 7]
+    record = {m["name"]: m["value"] for m in io.read_json(trained / "metrics.json")["metrics"]}
+    step = int(record["best_step"])
+    assert record["eval_loss"] == looks[step] == min(v for k, v in looks.items() if k)
+    assert not (trained / "adapter.partial").exists()
+
+
+def test_an_early_best_is_what_is_saved(tmp_path):
+    """Validation captions of which training teaches the contrary: the first look is the best."""
+    pairs = io.read_rows(tiny_models.write_pairs(tmp_path / "pairs.parquet"))
+    for row in pairs:
+        if row["split"] == "validation":
+            row["caption"] = "Sad sad sad sad sad sad sad sad."
+    io.write_table(tmp_path / "pairs.parquet", pairs, schemas.PAIRS)
+    finetune(tmp_path, changed(evaluations=7, warmup_share=0.0))
+    log = io.read_rows(tmp_path / "history.parquet")
+    looks = {row["step"]: row["validation_loss"] for row in log[1:]}
+    best = min(looks, key=looks.get)
+    assert best < 7 and looks[7] > looks[best] + 0.01
+    model, tokenizer = chatmodel.load(tiny_models.base(), tmp_path / "adapter")
+    rows = captioner.training_rows(
+        [row for row in pairs if row["split"] == "validation"],
+        chatmodel.read_prompts(tiny_models.PROMPTS),
+        epochs=1,
+        seed=1,
+    )
+    losses = []
+    for row in rows:
+        asked = chatmodel.encode(tokenizer, [row["prompt"]])["input_ids"][0]
+        answer = tokenizer(row["completion"][0]["content"], add_special_tokens=False)["input_ids"]
+        ids = torch.tensor([*asked.tolist(), *answer, tokenizer.eos_token_id])[None]
+        labels = ids.clone()
+        labels[:, : len(asked)] = -100
+        with torch.no_grad():
+            losses.append((float(model(input_ids=ids, labels=labels).loss), len(answer) + 1))
+    mean = sum(loss * n for loss, n in losses) / sum(n for _, n in losses)
+    assert mean == pytest.approx(looks[best], rel=1e-4)
+
+
+RESUME_TOLERANCE = 1e-6  # of the loss, relative; on a CPU in float32 it is 0
+
+
+def test_training_that_was_killed_ends_with_the_same_loss_curve(tmp_path):
+    spec = changed(lora_dropout=0.2)  # its random state must come back, too
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole.mkdir()
+    killed.mkdir()
+    run_finetune(whole, spec)
+    model = {"model": tiny_models.llama()}
+    child = get_context("spawn").Process(target=run_finetune, args=(killed, spec), kwargs=model)
+    child.start()
+    checkpoint = killed / "adapter.partial/checkpoint-3"
+    while not (checkpoint / "whole").exists():
+        assert child.is_alive()
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL and not (killed / "adapter").exists()
+    half = checkpoint.with_name("checkpoint-6")  # as if killed while it was being written
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir()
+    (half / "trainer_state.json").write_text("{")
+    run_finetune(killed, spec)
+    for a, b in zip(*(io.read_rows(d / "history.parquet") for d in (whole, killed)), strict=True):
+        assert a == pytest.approx(b, rel=RESUME_TOLERANCE)
+    file = "adapter/adapter_model.safetensors"
+    a, b = (load_file(directory / file) for directory in (whole, killed))
+    assert all(torch.allclose(a[name], b[name], rtol=1e-5, atol=1e-7) for name in a)
+    assert not (killed / "adapter.partial").exists()
+
+
+def test_checkpoints_of_other_settings_are_forgotten(tmp_path, capfd):
+    with pytest.raises(InputError, match="min_logit_difference"):
+        run_finetune(tmp_path, changed(min_logit_difference=1e6))
+    spec = changed(learning_rate=5e-3)
+    run_finetune(tmp_path, spec)
+    assert "going on from" not in capfd.readouterr().out
+
+
+def test_memory_that_runs_out_names_the_setting_to_lower():
+    def run_out(error, key="a.batch_size", also=""):
+        with chatmodel.memory(key, also):
+            error()
+
+    def off_gpu():
+        torch.empty(2**60, dtype=torch.uint8)
+
+    def on_gpu():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(InputError, match=r"a\.batch_size: the main memory is not enough.*Lower it"):
+        run_out(off_gpu)
+    with pytest.raises(InputError, match=r"GPU memory.*Lower it and wait"):
+        run_out(on_gpu, also="wait")
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):  # nothing else is taken for it
+        run_out(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
+
+
 def test_an_untrained_adapter_is_refused(tmp_path):
     with pytest.raises(InputError, match="changes nothing"):
         run_finetune(tmp_path, changed(learning_rate=0.0, epochs=1, batch_size=16))
@@ -170,12 +293,31 @@ def test_an_untrained_adapter_is_refused(tmp_path):
 def test_an_adapter_that_hardly_moves_is_refused(tmp_path):
     with pytest.raises(InputError, match="min_logit_difference"):
         run_finetune(tmp_path, changed(min_logit_difference=1e6, epochs=1, batch_size=16))
-    assert [p.name for p in tmp_path.iterdir()] == ["pairs.parquet"]
+    made = {p.name for p in tmp_path.iterdir()}
+    assert made == {"pairs.parquet", "adapter.partial", "adapter.lock"}  # ready for a lower bound
 
 
 def test_prompts_without_room_for_a_caption_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no room for a caption behind \d+ of 28"):
+    with pytest.raises(InputError, match=r"28 of 28 training rows are longer than 30 tokens"):
         run_finetune(tmp_path, changed(max_length_tokens=30))
+
+
+def test_a_caption_that_does_not_fit_is_named_or_left_out_but_not_cut(tmp_path):
+    pairs = tiny_models.write_pairs(tmp_path / "pairs.parquet")
+    rows = io.read_rows(pairs)
+    rows[3]["caption"] = "And we hear a piano. " * 60
+    io.write_table(pairs, rows, schemas.PAIRS)
+    message = r"2 of 28 training rows.*first: pair pair003, \d+ tokens.*context: 512"
+    with pytest.raises(InputError, match=message):
+        finetune(tmp_path, SPEC)
+    finetune(tmp_path, changed(min_yield=0.9))
+    metrics = {m["name"]: m for m in io.read_json(tmp_path / "metrics.json")["metrics"]}
+    assert metrics["train_loss"]["n"] == 26
+
+
+def test_more_tokens_than_the_context_are_refused(tmp_path):
+    with pytest.raises(InputError, match="beyond the model's context of 512 tokens"):
+        run_finetune(tmp_path, changed(max_length_tokens=513))
 
 
 def test_a_loss_that_is_no_number_stops_with_its_step(tmp_path):

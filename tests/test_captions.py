@@ -1,11 +1,18 @@
 import pytest
 import tiny_models
 
-from conceptcaps import captions, gate, io, schemas
+from conceptcaps import captions, chatmodel, decoding, gate, io, schemas
 from conceptcaps.errors import InputError
 from conceptcaps.mentions import Mentions
 
-SPEC = captions.Spec(batch_size=4, max_new_tokens=40, temperature=0.7, top_p=0.9, min_yield=0.0)
+SPEC = decoding.Spec(
+    engine="transformers",
+    batch_size=4,
+    max_new_tokens=40,
+    temperature=0.7,
+    top_p=0.9,
+    min_yield=0.0,
+)
 LENIENT = gate.Spec(
     drafts=1,
     min_words=5,
@@ -21,7 +28,7 @@ FIND = Mentions(sorted({tag for tags in tiny_models.TAGS for tag in tags}))
 
 
 def changed(**changes):
-    return captions.Spec(**{**vars(SPEC), **changes})
+    return decoding.Spec(**{**vars(SPEC), **changes})
 
 
 def gated(**changes):
@@ -124,22 +131,26 @@ def test_growing_the_dataset_changes_no_caption(tags, tmp_path):
 
 
 def test_a_resumed_shard_gives_the_same_bytes(tags, whole, tmp_path, monkeypatch):
-    real = captions._caption
+    real = decoding.Transformers.answer
 
     made = []
 
-    def killed_at_the_second_batch(chats, *rest):
+    def killed_at_the_second_batch(engine, chats, seeds):
         made.append(len(chats))
         if len(made) == 2:
             raise KeyboardInterrupt
-        return real(chats, *rest)
+        return real(engine, chats, seeds)
 
-    monkeypatch.setattr(captions, "_caption", killed_at_the_second_batch)
+    def counted(engine, chats, seeds):
+        made.append(len(chats))
+        return real(engine, chats, seeds)
+
+    monkeypatch.setattr(decoding.Transformers, "answer", killed_at_the_second_batch)
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, tags)
     assert (tmp_path / "base0.parquet.partial/00000.parquet").is_file()
     made.clear()
-    monkeypatch.setattr(captions, "_caption", lambda b, *r: made.append(len(b)) or real(b, *r))
+    monkeypatch.setattr(decoding.Transformers, "answer", counted)
     output = make(tmp_path, tags)
     assert made == [4]
     assert output.read_bytes() == whole.read_bytes()
@@ -150,8 +161,7 @@ def leave_sidecar(directory, tags):
     """Leave what a job with SPEC, seed 1 and four items would leave, but for its texts."""
     requests = io.read_rows(tags, ["id", "aspect_list"])[:4]
     base = tiny_models.base()
-    prompts = captions.chatmodel.read_prompts(base.prompts)
-    key = captions._key(requests, "base", None, base, SPEC, LENIENT, 1, prompts)
+    key = captions._key(requests, "base", None, base, SPEC, LENIENT, 1)
     row = {"prompt": "", "n_tokens": 5, "seed": 0, "model": "", "caption": "left by an earlier job"}
     sidecar = io.Sidecar(
         directory / "base0.parquet", key=key, code=captions.__file__, schema=schemas.CAPTIONS
@@ -218,7 +228,7 @@ def test_a_context_without_room_is_refused(tags, tmp_path):
 def test_zero_shot_is_not_told_the_tags(tags, tmp_path):
     output = make(tmp_path, tags, items=4, arm="zero_shot", judge=gated(min_words=0))
     (prompt,) = {row["prompt"] for row in io.read_rows(output)}
-    assert prompt == captions.chatmodel.read_prompts(tiny_models.PROMPTS)["untagged"]
+    assert prompt == chatmodel.read_prompts(tiny_models.PROMPTS)["untagged"]
 
 
 def test_heldout_captions_are_of_test_pairs_only(tmp_path):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conceptcaps import figures, io, schemas
+from conceptcaps import curves, figures, io, schemas
 
 
 def paths(folder, name="figure"):
@@ -45,6 +45,16 @@ def history(folder):
     ]
     io.write_table(folder / "history", rows, schemas.VAE_HISTORY)
     return {"history": folder / "history"}
+
+
+def finetuning(folder):
+    rows = [
+        {"step": k, "epoch": k / 4, "loss": 3 / k if k else None, "learning_rate": 1e-3,
+         "gradient_norm": 1.0, "validation_loss": abs(k - 4) + 0.5 if k % 4 == 0 else None}
+        for k in range(9)
+    ]  # fmt: skip
+    io.write_table(folder / "finetuning", rows, schemas.FINETUNING)
+    return {"history": folder / "finetuning"}
 
 
 def metric(name, value, *, n=50, direction="higher", ci=True):
@@ -104,6 +114,7 @@ def tcav_scores(folder):
 
 FIGURES = {
     "tags": (figures.plot_tags, tables_of_tags, ["piano", "sampled (N = 7)", "All 4 tags"]),
+    "captioner": (curves.plot_captioner, finetuning, ["8 steps; kept: step 4, 0.500"]),
     "vae": (figures.plot_vae, history, ["Loss over 5 epochs", "best 0.500, epoch 5"]),
     "text": (figures.plot_text, text_scores, ["bleu4", "higher is better, N = 50", "not defined"]),
     "genrecnn": (figures.plot_genrecnn, genre_metrics, ["accuracy 0.75", "N = 8"]),

@@ -64,7 +64,7 @@ def gpt2() -> str:
 
 def base(**changes) -> Base:
     facts = {"revision": None, "quantization": "nf4", "dtype": "float32", "prompts": PROMPTS}
-    return Base(**{"model": llama(), **facts, **changes})
+    return Base(**{"model": changes.get("model") or llama(), **facts, **changes})
 
 
 def write_pairs(path, n=20):

@@ -14,4 +14,5 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         seed=snakemake.params.seed,
         adapter=snakemake.output.adapter,
         metrics=snakemake.output.metrics,
+        history=snakemake.output.history,
     )

@@ -2,24 +2,26 @@
 
 import json
 
-from conceptcaps import captions, chatmodel, gate, runlog
+from conceptcaps import arms, captions, chatmodel, decoding, gate, runlog
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     captions.generate_shard(
-        tags=snakemake.input.tags,
+        tags=snakemake.input[arms.SOURCE[snakemake.wildcards.arm]],
         shard=int(snakemake.wildcards.shard),
         shard_items=snakemake.params.shard_items,
         items=snakemake.params.last_item,
         arm=snakemake.wildcards.arm,
         adapter=snakemake.input.get("adapter"),
-        base=chatmodel.Base(**json.loads(snakemake.params.base)),
+        base=chatmodel.Base(
+            **json.loads(snakemake.params.base) | {"prompts": snakemake.input.prompts}
+        ),
         gate=gate.of_arm(
             snakemake.wildcards.arm,
             gate.Spec(**json.loads(snakemake.params.gate)),
             taxonomy=snakemake.input.taxonomy,
             pairs=snakemake.input.pairs,
         ),
-        spec=captions.Spec(
+        spec=decoding.Spec(
             **json.loads(snakemake.params.generate), **json.loads(snakemake.params.gates)
         ),
         seed=snakemake.params.seed,

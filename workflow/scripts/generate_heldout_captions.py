@@ -2,7 +2,7 @@
 
 import json
 
-from conceptcaps import captioner, captions, runlog
+from conceptcaps import captions, chatmodel, decoding, runlog
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     captions.generate_heldout(
@@ -10,8 +10,10 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         items=snakemake.params.n_items,
         arm=snakemake.wildcards.arm,
         adapter=snakemake.input.get("adapter"),
-        base=captioner.Base(**json.loads(snakemake.params.base)),
-        spec=captions.Spec(
+        base=chatmodel.Base(
+            **json.loads(snakemake.params.base) | {"prompts": snakemake.input.prompts}
+        ),
+        spec=decoding.Spec(
             **json.loads(snakemake.params.generate), **json.loads(snakemake.params.gates)
         ),
         seed=snakemake.params.seed,

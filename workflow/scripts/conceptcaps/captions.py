@@ -3,31 +3,16 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from transformers import GenerationConfig, LogitsProcessorList
-
-from conceptcaps import chatmodel, io, results, runlog, schemas, seeding
+from conceptcaps import arms, chatmodel, decoding, io, runlog, schemas, seeding
 from conceptcaps.chatmodel import Base
-from conceptcaps.errors import InputError
+from conceptcaps.decoding import Spec
+from conceptcaps.errors import InputError, nearest
 from conceptcaps.gate import Gate, Verdict
-from conceptcaps.sampling import ExactSampler, ItemSampler
 
-ARMS = ("conceptcaps", "base", "zero_shot")
 SENTENCE_END = re.compile(r"[.!?][\"')]*(?=\s|$)")
-
-
-@dataclass(frozen=True)
-class Spec:
-    """How captions are drawn (config: captioner.generate)."""
-
-    batch_size: int  # prompts decoded together
-    max_new_tokens: int
-    temperature: float  # 0 is greedy
-    top_p: float  # nucleus probability, in (0, 1]
-    min_yield: float  # share of items, in [0, 1]
 
 
 def generate_shard(
@@ -53,11 +38,11 @@ def generate_shard(
     batch nor shard moves a byte. A shard that was killed goes on behind its last finished batch.
 
     Args:
-        tags: table `schemas.TAGS`.
+        tags: table `schemas.TAGS`; `schemas.PAIRS` for the arms on MusicCaps' own tags.
         shard: number of the shard, from 0.
         shard_items: tag sets a shard; the last one may have fewer.
         items: tag sets up to here: of the arm in all, or to the end of this shard.
-        arm: "conceptcaps" (fine-tuned), "base" (not tuned) or "zero_shot" (not tuned, no tags).
+        arm: one of `arms.SOURCE` that a model writes.
         adapter: the adapter's directory, for the fine-tuned arm.
         base: the model.
         spec: how captions are drawn.
@@ -71,11 +56,7 @@ def generate_shard(
         InputError: there are no such rows, or fewer than `spec.min_yield` of them got a caption.
     """
     first, last = shard * shard_items, min((shard + 1) * shard_items, items)
-    requests = io.read_rows(tags, ["id", "aspect_list"])[first:last]
-    if len(requests) < last - first or not requests:
-        raise InputError(
-            f"{tags}: has no rows {first} to {last - 1}. Remake it: tags.items has grown."
-        )
+    requests = shard_rows(tags, first, last, ["id", "aspect_list"])
     writer = _Writer(requests, arm, adapter, base, spec, gate.spec, seed, output)
     pending, kept, account, written = requests, {}, {}, []
     for attempt in range(gate.spec.drafts):
@@ -99,6 +80,21 @@ def generate_shard(
     io.write_table(drafts, [_only(row, schemas.DRAFTS) for row in written], schemas.DRAFTS)
     io.write_ledger(ledger, [account[i] for i in ids], min_yield=spec.min_yield)
     writer.sidecar.close()
+
+
+def shard_rows(table: str | Path, first: int, last: int, columns: list[str]) -> list[dict]:
+    """Return rows [first, last) of a table of tag sets.
+
+    Raises:
+        InputError: they are not all there.
+    """
+    rows = io.read_rows(table, columns)[first:last]
+    if len(rows) < last - first or not rows:
+        raise InputError(
+            f"{table}: has no rows {first} to {last - 1}. Remake it if tags.items has grown; "
+            "MusicCaps' own tag sets may be fewer than arms.compared_items: lower that."
+        )
+    return rows
 
 
 def _judged(verdict: Verdict) -> dict:
@@ -132,28 +128,39 @@ def generate_heldout(
     Raises:
         InputError: there are no test pairs.
     """
-    columns = ["id", "aspect_list", "split"]
-    requests = [row for row in io.read_rows(pairs, columns) if row["split"] == "test"][:items]
-    if not requests:
-        raise InputError(f"{pairs}: there are no pairs of split 'test'. See distill.heldout.")
+    requests = heldout_rows(pairs, items, ["id", "aspect_list", "split"])
     writer = _Writer(requests, arm, adapter, base, spec, None, seed, output)
     io.write_table(output, writer.write(requests, 0), schemas.CAPTIONS)
     writer.sidecar.close()
+
+
+def heldout_rows(pairs: str | Path, items: int, columns: list[str]) -> list[dict]:
+    """Return the first `items` pairs of split "test", or all of them.
+
+    Raises:
+        InputError: there are none.
+    """
+    rows = [row for row in io.read_rows(pairs, columns) if row["split"] == "test"][:items]
+    if not rows:
+        raise InputError(f"{pairs}: there are no pairs of split 'test'. See distill.heldout.")
+    return rows
 
 
 class _Writer:
     """Write drafts, batch by batch, into a sidecar that outlives a kill."""
 
     def __init__(self, requests, arm, adapter, base, spec, gate, seed, output):
-        if arm not in ARMS:
-            raise InputError(f"arm '{arm}': one of {', '.join(ARMS)}.")
+        if arm not in arms.SOURCE:
+            raise InputError(
+                f"arm '{arm}': one of {', '.join(arms.SOURCE)}.{nearest(arm, arms.SOURCE)}"
+            )
         self.arm, self.base, self.spec, self.seed = arm, base, spec, seed
         self.adapter = str(adapter) if adapter else None
-        self.prompts = chatmodel.read_prompts(base.prompts)
-        key = _key(requests, arm, self.adapter, base, spec, gate, seed, self.prompts)
+        self.prompts = chatmodel.read_prompts(base.prompts, None if arm in arms.OWN else arm)
+        key = _key(requests, arm, self.adapter, base, spec, gate, seed)
         self.sidecar = io.Sidecar(output, key=key, code=__file__, schema=schemas.CAPTIONS)
         self.written = 0  # batches so far: the same order in every run, so their numbers are too
-        self.model = None
+        self.engine = None
 
     def write(self, requests: list[dict], attempt: int) -> list[dict]:
         """Return a row for each request, in order; a batch holds prompts alike in length."""
@@ -173,8 +180,8 @@ class _Writer:
 
     def _draw(self, batch: list[dict], attempt: int) -> list[dict]:
         base = self.base
-        if self.model is None:
-            self.model, self.tokenizer = chatmodel.load(base, self.adapter)
+        if self.engine is None:
+            self.engine = decoding.engine(base, self.adapter, self.spec)
         name = f"{base.model}@{base.revision}" if base.revision else base.model
         name += "+adapter" if self.adapter else ""
         stage = f"caption/{self.arm}" + (f"/{attempt}" if attempt else "")
@@ -185,66 +192,18 @@ class _Writer:
             )
             for item in batch
         ]
-        rows = _caption(chats, seeds, self.model, self.tokenizer, base, self.spec)
-        paired = zip(batch, rows, strict=True)
-        return [{**row, "id": item["id"], "model": name} for item, row in paired]
-
-
-def _caption(chats, seeds, model, tokenizer, base: Base, spec: Spec) -> list[dict]:
-    inputs = chatmodel.encode(tokenizer, chats).to(model.device)
-    length = inputs["input_ids"].shape[1]
-    room = getattr(model.config, "max_position_embeddings", None)
-    if room is not None and length + spec.max_new_tokens > room:
-        raise InputError(
-            f"captioner.generate.max_new_tokens: {length} tokens of prompt and "
-            f"{spec.max_new_tokens} of caption exceed the context of {base.model}, {room} tokens. "
-            "Lower it, or name fewer tags."
-        )
-    stops = model.generation_config.eos_token_id
-    padding = (length - inputs["attention_mask"].sum(1)).tolist()
-
-    def alone(row: int, tokens: torch.Tensor):
-        """Return the next logits of an item by itself, without padding and cache."""
-        if any(token in stops for token in tokens[length:].tolist()):
-            return None
-        return model(tokens[None, padding[row] :], use_cache=False).logits[0, -1]
-
-    drawn = {"temperature": spec.temperature, "top_p": spec.top_p}
-    if base.dtype == "float32":
-        sampler = ExactSampler(seeds, alone=alone, **drawn)
-    else:  # half precision moves logits by more than any useful tolerance
-        sampler = ItemSampler(seeds, **drawn)
-    try:
-        with torch.inference_mode():
-            tokens = model.generate(
-                **inputs,
-                generation_config=GenerationConfig(
-                    do_sample=False,  # the sampler's noise makes the argmax a draw
-                    max_new_tokens=spec.max_new_tokens,
-                ),
-                logits_processor=LogitsProcessorList([sampler]),
-            )
-    except torch.cuda.OutOfMemoryError as error:
-        raise InputError(
-            f"captioner.generate.batch_size: {spec.batch_size} prompts do not fit the GPU's memory "
-            "together. Lower it; captions of finished batches are kept."
-        ) from error
-    answers = tokens[:, length:].tolist()
-    rows = []
-    for chat, item_seed, answer in zip(chats, seeds, answers, strict=True):
-        end = next((i for i, token in enumerate(answer) if token in stops), None)
-        text = tokenizer.decode(
-            answer[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        rows.append(
+        answers = self.engine.answer(chats, seeds)
+        return [
             {
-                "caption": clean(text, finished=end is not None),
+                "id": item["id"],
+                "caption": clean(answer.text, finished=answer.finished),
                 "prompt": chat[-1]["content"],
-                "n_tokens": len(answer[:end]),
-                "seed": item_seed,
+                "n_tokens": answer.n_tokens,
+                "seed": seed,
+                "model": name,
             }
-        )
-    return rows
+            for item, chat, seed, answer in zip(batch, chats, seeds, answers, strict=True)
+        ]
 
 
 def clean(text: str, *, finished: bool) -> str:
@@ -270,34 +229,20 @@ def clean(text: str, *, finished: bool) -> str:
     return caption
 
 
-def _key(requests, arm, adapter, base, spec, gate, seed, prompts) -> str:
+def _key(requests, arm, adapter, base, spec, gate, seed) -> str:
     """Return a hash of all that the captions depend on; the gate says what is drawn again."""
-    drawn = {k: v for k, v in asdict(spec).items() if k != "min_yield"}
     facts = {
         "requests": [[item["id"], item["aspect_list"]] for item in requests],
         "arm": arm,
         "adapter": _file_hashes(adapter) if adapter else None,
-        "base": asdict(base),
-        "local_files": _file_stamps(base.model) if base.revision is None else None,
-        "prompts": prompts,
-        "spec": drawn,
+        "spec": {k: v for k, v in asdict(spec).items() if k != "min_yield"},
         "gate": asdict(gate) if gate else None,
         "seed": seed,
-        "versions": results.versions("torch", "transformers", "peft", "bitsandbytes"),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        **chatmodel.identity(base),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _file_hashes(directory: str | Path) -> dict[str, str]:
-    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in _files(directory)}
-
-
-def _file_stamps(directory: str | Path) -> dict[str, list[int]]:
-    """Return sizes and times: a base model has too many bytes to be hashed for every shard."""
-    return {f.name: [f.stat().st_size, f.stat().st_mtime_ns] for f in _files(directory)}
-
-
-def _files(directory: str | Path) -> list[Path]:
-    found = Path(directory).glob("*")
-    return sorted(f for f in found if f.is_file() and not f.name.startswith("."))
+    files = sorted(f for f in Path(directory).glob("*") if f.is_file() and f.name[0] != ".")
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in files}

@@ -145,10 +145,13 @@ class Sidecar:
     the end of the process: a job that outlived its run and its successor do not both write it.
     """
 
-    def __init__(self, output: str | Path, *, key: str, code: str | Path, schema: pa.Schema):
+    def __init__(
+        self, output: str | Path, *, key: str, code: str | Path, schema: pa.Schema | None = None
+    ):
         """Lock and open the sidecar of `output`; forget what another `key` or code left there.
 
-        `code` is the `__file__` of the module that makes the batches.
+        `code` is the `__file__` of the module that makes the batches. Without a schema there are no
+        batches: its holder keeps files of its own in `directory`.
         """
         self.lock = ShardLock(output)
         self.lock.acquire()

@@ -53,6 +53,16 @@ VAE_HISTORY = pa.schema(
         ("heldout_jaccard", pa.float64()),
     ]
 )
+FINETUNING = pa.schema(  # a row per optimiser step; step 0 is the model without an adapter
+    [
+        ("step", pa.int32()),
+        ("epoch", pa.float64()),  # passes over the training pairs
+        ("loss", pa.float64()),  # of the step's rows, nats a token
+        ("validation_loss", pa.float64()),  # null where it was not looked at
+        ("learning_rate", pa.float64()),
+        ("gradient_norm", pa.float64()),
+    ]
+)
 TAG_MODELS = pa.schema(
     [
         ("model", pa.string()),  # "data": real sets against real sets

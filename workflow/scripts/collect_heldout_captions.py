@@ -1,0 +1,12 @@
+"""Write the captions of held-out pairs that no model writes."""
+
+from conceptcaps import collection, runlog
+
+with runlog.capture(snakemake.log[0], threads=snakemake.threads):
+    collection.collect_heldout(
+        pairs=snakemake.input.pairs,
+        items=snakemake.params.n_items,
+        arm=snakemake.wildcards.arm,
+        brought=snakemake.input.get("brought"),
+        output=snakemake.output.captions,
+    )
