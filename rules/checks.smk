@@ -75,6 +75,7 @@ rule check_miniature:
         clips="<results>/miniature/clips.parquet",
         clip_figures="<results>/miniature/clips.json",
         tag_figures="<results>/miniature/tags.json",
+        drafts=arm_files("<results>/captions/{arm}/drafts/{shard}.parquet")["conceptcaps"],
         text="<results>/scores/text.json",
         genrecnn="<results>/gtzan/metrics.json",
         tcav="<results>/tcav/scores.parquet",

@@ -193,13 +193,9 @@ def test_the_log_has_every_step_and_the_best_look_is_kept(trained, prompts):
 
 
 def test_an_early_best_is_what_is_saved(tmp_path):
-    """Validation captions of which training teaches the contrary: the first look is the best."""
-    pairs = io.read_rows(tiny_models.write_pairs(tmp_path / "pairs.parquet"))
-    for row in pairs:
-        if row["split"] == "validation":
-            row["caption"] = "Sad sad sad sad sad sad sad sad."
-    io.write_table(tmp_path / "pairs.parquet", pairs, schemas.PAIRS)
-    finetune(tmp_path, changed(evaluations=7, warmup_share=0.0))
+    """A learning rate that rises until it breaks the model: an earlier look is the best."""
+    run_finetune(tmp_path, changed(learning_rate=0.5, warmup_share=1.0, evaluations=7))
+    pairs = io.read_rows(tmp_path / "pairs.parquet")
     log = io.read_rows(tmp_path / "history.parquet")
     looks = {row["step"]: row["validation_loss"] for row in log[1:]}
     best = min(looks, key=looks.get)

@@ -116,7 +116,7 @@ def test_judge_does_not_hear_the_level():
     assert (loud - soft).abs().mean() < 0.1 * loud.abs().mean()
 
 
-def write_figures(folder, *, tempo=0.97, recall=0.98, shuffled=False, slow=-0.3):
+def write_figures(folder, *, tempo=0.97, recall=0.98, shuffled=False, slow=-0.3, lost=0.1):
     """Write the inputs of `mini_checks.check`, all of whose checks hold by default."""
 
     def metric(name, value, width=0.01):
@@ -133,7 +133,7 @@ def write_figures(folder, *, tempo=0.97, recall=0.98, shuffled=False, slow=-0.3)
     ]
     arms = {"conceptcaps": recall, "base": 0.7, "zero_shot": 0.3}
     text = {
-        arm: [metric(name, value) for name in mini_checks.ARM_METRICS]
+        arm: [metric(name, value) for name in (*mini_checks.ARM_METRICS, "mauve")]
         for arm, value in arms.items()
     }
     cell = {name: None for name in schemas.TCAV.names} | {
@@ -161,6 +161,15 @@ def write_figures(folder, *, tempo=0.97, recall=0.98, shuffled=False, slow=-0.3)
     files = {
         name: folder / name for name in ("clips", "tags", "text", "genrecnn", "tcav", "output")
     }
+    draft = dict.fromkeys(schemas.DRAFTS.names)
+    passes, fails = {"status": "ok", "tag_recall": 1.0}, {"status": "lost", "tag_recall": 0.5}
+    drafts = [
+        draft | {"id": str(k), "attempt": 0} | (fails if k < 100 * lost else passes)
+        for k in range(100)
+    ]
+    files["drafts"] = [folder / "drafts0", folder / "drafts1"]
+    io.write_table(files["drafts"][0], drafts[:40], schemas.DRAFTS)
+    io.write_table(files["drafts"][1], drafts[40:], schemas.DRAFTS)
     io.write_json(files["clips"], {"metrics": clips})
     io.write_json(files["tags"], {"metrics": tags})
     io.write_json(files["text"], {"arms": text})
@@ -176,9 +185,11 @@ def write_figures(folder, *, tempo=0.97, recall=0.98, shuffled=False, slow=-0.3)
         ({"tempo": 0.69}, {"generated_tempo_accuracy"}),
         (
             {"recall": 0.71},
-            {f"{name}_conceptcaps_above_base" for name in mini_checks.ARM_METRICS},
+            {f"{name}_conceptcaps_above_base" for name in (*mini_checks.ARM_METRICS, "mauve")},
         ),
         ({"shuffled": True}, {"tcav_shuffled_significant"}),
+        ({"lost": 0.21}, {"caption_yield"}),
+        ({"lost": 0.4}, {"caption_yield", "caption_recall_before_gate"}),
         ({"slow": 0.3}, {"tcav_genres_slow_against_fast"}),
     ],
 )
@@ -188,8 +199,23 @@ def test_a_check_fails_where_its_bound_is_broken(tmp_path, change, fails):
     checks = json.loads(files["output"].read_text())
     assert {check["name"] for check in checks if not check["holds"]} == fails
     assert all(set(check) == {"name", "value", "bound", "holds"} for check in checks)
-    assert len(checks) == 26
-    assert f"{26 - len(fails)} of 26 hold" in mini_checks.summary(checks)
+    assert len(checks) == 31
+    assert f"{31 - len(fails)} of 31 hold" in mini_checks.summary(checks)
+
+
+def test_the_gate_is_measured_on_first_drafts_and_on_what_it_kept():
+    drafts = [("a", 0, "ok", 1.0), ("b", 0, "missing_tags", 0.5), ("b", 1, "ok", 0.8),
+              ("c", 0, "missing_tags", 0.0), ("c", 1, "too_short", 1.0)]  # fmt: skip
+    names = ("id", "attempt", "status", "tag_recall")
+    figures = mini_checks.caption_figures([dict(zip(names, d, strict=True)) for d in drafts])
+    assert figures == pytest.approx(
+        {
+            "caption_recall_before_gate": 0.5,
+            "caption_recall": 0.9,
+            "captions_naming_all_tags": 0.5,
+            "caption_yield": 2 / 3,
+        }
+    )
 
 
 def test_page_holds_clips_of_every_genre_and_escapes(clips, tmp_path):

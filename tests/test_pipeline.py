@@ -132,7 +132,7 @@ def test_the_planted_truth_is_found(mini):
     assert checks["generated_genre_accuracy"]["value"] > 0.8
     assert checks["generated_fast_slow_auc"]["value"] > 0.97
     assert checks["generated_clap_auc"]["value"] > 0.94
-    assert "of 26 hold" in headline(mini.results)
+    assert "of 31 hold" in headline(mini.results)
     page = (mini.results / "miniature/page.html").read_text()
     assert page.count("<audio") == 36
 

@@ -79,6 +79,45 @@ def test_empty_texts_score_nothing_and_stop_nothing(models):
     assert no_reference["bertscore_f1"].value == no_reference["bleu4"].value == 0
 
 
+EMPTY = ["", " ", "\n\t", "\u00a0", "."]
+
+
+@pytest.mark.parametrize("prediction", ["A slow song.", *EMPTY])
+@pytest.mark.parametrize("reference", ["A slow song.", *EMPTY])
+@pytest.mark.parametrize("n", [1, 3])
+def test_no_empty_text_stops_a_metric(prediction, reference, n):
+    """One pair or some, either side empty or blank, tags or none: every figure is a number."""
+    metrics = ("bleu", "rouge", "tags", "diversity", "length", "novelty")
+    for tags in ([], ["slow"]):
+        found = textmetrics.score_texts(
+            predictions=[prediction] * n,
+            references=[reference] * n,
+            tags=[tags] * n,
+            training=[],
+            metrics=metrics,
+            n_boot=5,
+        )
+        assert np.isfinite([metric.value for metric in found]).all()
+
+
+def test_empty_texts_do_not_stop_the_metrics_with_models(models):
+    for predictions, references in (
+        (["", "A song."], ["", ""]),
+        (["", ""], ["A song.", ""]),
+        ([" ", "\n"], ["\t", "\u00a0"]),
+    ):
+        found = measure(
+            predictions * 4, models, ("bertscore", "mauve"), references * 4, tags=[[]] * 8
+        )
+        assert all(np.isfinite(metric.value) for metric in found.values())
+
+
+def test_names_are_those_that_the_field_knows():
+    names = textmetrics._expand(["bleu", "rouge", "bertscore"])
+    assert names[:5] == ["bleu1", "bleu2", "bleu3", "bleu4", "rougeL"]
+    assert names[-1] == "bertscore_f1"
+
+
 PIECES = [
     "piano",
     "slow",

@@ -6,6 +6,7 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     mini_checks.check(
         clips=snakemake.input.clip_figures,
         tags=snakemake.input.tag_figures,
+        drafts=snakemake.input.drafts,
         text=snakemake.input.text,
         genrecnn=snakemake.input.genrecnn,
         tcav=snakemake.input.tcav,

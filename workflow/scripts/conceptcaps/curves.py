@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conceptcaps.figures import BLUE, GREY, ORANGE, drawing
+from conceptcaps.figurestyle import BLUE, GREY, ORANGE, drawing
 from conceptcaps.io import read_rows
 
 SMOOTHED = 0.05  # share of the steps that the thick training curve averages over

@@ -22,6 +22,12 @@ TAG_BOUNDS = (  # figure of `miniature.measure_tags`, bound
     ("tags_cooccurrence_cosine", ">=", 0.97),
     ("tags_exclusive_pairs", "<=", 0),
 )
+CAPTION_BOUNDS = (  # figure of `caption_figures`, bound
+    ("caption_recall_before_gate", ">=", 0.85),
+    ("caption_recall", ">=", 0.95),
+    ("captions_naming_all_tags", ">=", 0.80),
+    ("caption_yield", ">=", 0.80),
+)
 NOISE_MARGIN = 0.05  # by which noise's AUC may differ from 0.5
 FAD_ORDER = ("played", "codec", "generated", "noise")  # each farther from the reference
 ARM_ORDER = ("conceptcaps", "base", "zero_shot")  # each better than the next
@@ -38,6 +44,7 @@ def check(
     *,
     clips: str | Path,
     tags: str | Path,
+    drafts: list[str | Path],
     text: str | Path,
     genrecnn: str | Path,
     tcav: str | Path,
@@ -48,6 +55,7 @@ def check(
     Args:
         clips: metrics of `miniature.measure_clips`.
         tags: metrics of `miniature.measure_tags`.
+        drafts: tables `schemas.DRAFTS` of the dataset's own arm.
         text: text scores of the arms. Of two arms, the value is the gap between their intervals.
         genrecnn: metrics of the genre classifier.
         tcav: rows of `schemas.TCAV`.
@@ -61,16 +69,37 @@ def check(
         lowest = heard[f"fad_step_{a}_{b}"]["ci_low"]
         checks.append(_check(f"fad_{b}_beyond_{a}", lowest, ">", 0))
     checks += [_check(name, sampled[name]["value"], *bound) for name, *bound in TAG_BOUNDS]
+    written = caption_figures([row for path in drafts for row in read_rows(path)])
+    checks += [_check(name, written[name], *bound) for name, *bound in CAPTION_BOUNDS]
     arms = {arm: _by_name(metrics) for arm, metrics in read_json(text)["arms"].items()}
     for metric in ARM_METRICS:
         for a, b in pairwise(ARM_ORDER):
             gap = arms[a][metric]["ci_low"] - arms[b][metric]["ci_high"]
             checks.append(_check(f"{metric}_{a}_above_{b}", gap, ">", 0))
+    gap = arms["conceptcaps"]["mauve"]["ci_low"] - arms["base"]["mauve"]["ci_high"]
+    checks.append(_check("mauve_conceptcaps_above_base", gap, ">", 0))  # see docs/captions.md
     accuracy = _by_name(read_json(genrecnn)["metrics"])["clip_accuracy"]["value"]
     checks.append(_check("genre_classifier_accuracy", accuracy, ">=", GENRE_ACCURACY))
     checks += _tcav_checks(read_rows(tcav))
     write_json(output, checks)
     print(summary(checks))
+
+
+def caption_figures(drafts: list[dict]) -> dict[str, float]:
+    """Return what the gate makes of drafts, rows of `schemas.DRAFTS`: shares in [0, 1].
+
+    Recall is the mean share of an item's tags that its text names: of first drafts, then of those
+    that passed; yield is the share of items of which a draft passed.
+    """
+    first = [row["tag_recall"] for row in drafts if row["attempt"] == 0]
+    passed = [row["tag_recall"] for row in drafts if row["status"] == "ok"]
+    kept = max(len(passed), 1)
+    return {
+        "caption_recall_before_gate": sum(first) / len(first),
+        "caption_recall": sum(passed) / kept,
+        "captions_naming_all_tags": sum(recall == 1 for recall in passed) / kept,
+        "caption_yield": len(passed) / len(first),
+    }
 
 
 def _by_name(metrics: list[dict]) -> dict[str, dict]:
