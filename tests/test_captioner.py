@@ -245,7 +245,8 @@ def test_training_that_was_killed_ends_with_the_same_loss_curve(tmp_path):
     (half / "trainer_state.json").write_text("{")
     run_finetune(killed, spec)
     for a, b in zip(*(io.read_rows(d / "history.parquet") for d in (whole, killed)), strict=True):
-        assert a == pytest.approx(b, rel=RESUME_TOLERANCE)
+        for name in schemas.FINETUNING.names:  # None where there is no such figure
+            assert a[name] == b[name] or a[name] == pytest.approx(b[name], rel=RESUME_TOLERANCE)
     file = "adapter/adapter_model.safetensors"
     a, b = (load_file(directory / file) for directory in (whole, killed))
     assert all(torch.allclose(a[name], b[name], rtol=1e-5, atol=1e-7) for name in a)
