@@ -26,7 +26,7 @@ def plot_captioner(*, history: str | Path, output) -> None:
         size = max(1, round(SMOOTHED * len(steps)))
         means = [sum(losses[k : k + size]) / size for k in range(len(losses) - size + 1)]
         middle = epochs[size // 2 : size // 2 + len(means)]
-        loss.plot(middle, means, color=BLUE, label=f"training, mean of {size} steps")
+        loss.plot(middle, means, color=BLUE, label=f"training, mean over {size}")
         x, y = ([row[name] for row in looks] for name in ("epoch", "validation_loss"))
         loss.plot(x, y, color=ORANGE, linestyle="--", marker="o", markersize=3, label="validation")
         loss.axvline(best["epoch"], color=GREY, linewidth=0.8, zorder=0)
