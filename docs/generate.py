@@ -48,7 +48,7 @@ def _keys(schema: dict, path: str) -> Iterator[tuple[str, str]]:
         here = f"{path}.{key}" if path else key
         if "properties" in value:
             yield from _keys(value, here)
-        elif here != "vae.presets":  # a mapping of named settings, explained beside its values
+        elif key != "presets":  # a mapping of named settings, explained beside its values
             yield here, value["description"]
 
 

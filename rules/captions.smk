@@ -31,7 +31,7 @@ rule finetune_captioner:
         runtime=grows(240),
     params:
         base=section("captioner.base"),
-        finetune=section("captioner.finetune"),
+        finetune=section_with_preset("captioner.finetune"),
         gates=gates("captioner.finetune"),
         seed=setting("seed"),
         code=fingerprint("finetune_captioner"),

@@ -27,7 +27,7 @@ from conceptcaps.arms import OWN, SCORED_ANYWAY, SOURCE, COLUMN, collected, gene
 from conceptcaps.constraints import Constraints
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.fingerprint import script_modules
-from conceptcaps.settings import check_settings
+from conceptcaps.settings import check_settings, with_preset
 from conceptcaps.taxonomy import (
     load_exclusive,
     load_implications,
@@ -111,10 +111,19 @@ def section(path, *keys):
 
     What it holds decides what a job makes, so a change reruns the job. Gates are left out.
     """
+    return _told(path, setting(path), keys)
+
+
+def section_with_preset(path):
+    """Return a section like `section`, with the values of the preset in use, not the others'."""
+    return _told(path, with_preset(setting(path)), ())
+
+
+def _told(path, values, keys):
     told = canonical(
         {
             key: value
-            for key, value in setting(path).items()
+            for key, value in values.items()
             if key not in GATES and (key in keys or not keys)
         }
     )

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from conceptcaps.errors import InputError
-from conceptcaps.settings import check_settings, load_schema
+from conceptcaps.settings import check_settings, load_schema, with_preset
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "workflow/schemas/config.schema.yaml"
@@ -58,6 +58,7 @@ def test_config_and_every_overlay_are_valid():
         ),
         ("audio.dtype", "float23", r"audio\.dtype: 'float23' is not one of: .*mean 'float32'"),
         ("vae.preset", "papr", r"vae\.preset: there is no preset 'papr'\. Did you mean 'paper'"),
+        ("captioner.finetune.preset", "ours", r"finetune\.preset: there is no preset 'ours'"),
         ("sources.musiccaps.path", None, r"sources\.musiccaps\.path: kind 'hub' needs a path"),
         ("dataset.test", 0.9, r"dataset: validation \+ test must leave a share for training"),
         ("sources.musiccaps.sha256", "12", r"sources\.musiccaps\.sha256: '12' does not match"),
@@ -129,3 +130,15 @@ def test_no_description_was_cut_at_a_comma():
     """In YAML's flow style an unquoted comma makes a key, without value, of what follows."""
     for node in nodes(load_schema(SCHEMA)):
         assert None not in node.values(), [key for key, value in node.items() if value is None]
+
+
+def test_a_preset_fills_what_is_not_set():
+    section = {"preset": "b", "presets": {"a": {"x": 1, "y": 1}, "b": {"x": 2, "y": 3}}}
+    assert with_preset(section | {"x": None, "y": 0.0, "z": None}) == {"x": 2, "y": 0.0, "z": None}
+
+
+def test_the_papers_preset_is_the_papers():
+    paper = with_preset(CONFIG["captioner"]["finetune"] | {"preset": "paper"})
+    assert (paper["lora_rank"], paper["lora_alpha"], paper["lora_dropout"]) == (32, 8, 0.26)
+    assert (paper["learning_rate"], paper["weight_decay"]) == (6e-5, 0.1)
+    assert (paper["epochs"], paper["batch_size"], paper["gradient_accumulation"]) == (5, 4, 8)

@@ -79,16 +79,12 @@ def test_empty_texts_score_nothing_and_stop_nothing(models):
     assert no_reference["bertscore_f1"].value == no_reference["bleu4"].value == 0
 
 
-EMPTY = ["", " ", "\n\t", "\u00a0", "."]
-
-
-@pytest.mark.parametrize("prediction", ["A slow song.", *EMPTY])
-@pytest.mark.parametrize("reference", ["A slow song.", *EMPTY])
-@pytest.mark.parametrize("n", [1, 3])
-def test_no_empty_text_stops_a_metric(prediction, reference, n):
+@pytest.mark.parametrize("prediction", ["A slow song.", "", " \n\u00a0", "."])
+@pytest.mark.parametrize("reference", ["A slow song.", "", " \n\u00a0", "."])
+def test_no_empty_text_stops_a_metric(prediction, reference):
     """One pair or some, either side empty or blank, tags or none: every figure is a number."""
     metrics = ("bleu", "rouge", "tags", "diversity", "length", "novelty")
-    for tags in ([], ["slow"]):
+    for n, tags in ((1, []), (3, ["slow"])):
         found = textmetrics.score_texts(
             predictions=[prediction] * n,
             references=[reference] * n,

@@ -82,12 +82,24 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
     return [f"{here}{error.message}. {what}"]
 
 
+def with_preset(section: dict) -> dict:
+    """Return a section without `preset` and `presets`: what is null is the preset's."""
+    own = {key: value for key, value in section.items() if key not in ("preset", "presets")}
+    chosen = section["presets"][section["preset"]]
+    given = {key: value for key, value in own.items() if value is not None or key not in chosen}
+    return chosen | given
+
+
 def _cross_checks(config: dict) -> list[str]:
     problems = []
-    presets = config["vae"]["presets"]
-    if config["vae"]["preset"] not in presets:
-        cure = nearest(config["vae"]["preset"], presets)
-        problems.append(f"vae.preset: there is no preset '{config['vae']['preset']}'.{cure}")
+    for path, chosen in (
+        ("vae", config["vae"]),
+        ("captioner.finetune", config["captioner"]["finetune"]),
+    ):
+        name, presets = chosen["preset"], chosen["presets"]
+        if name not in presets:
+            cure = nearest(name, presets)
+            problems.append(f"{path}.preset: there is no preset '{name}'.{cure}")
     for section, shares in (
         ("distill.heldout", config["distill"]["heldout"]),
         ("dataset", config["dataset"]),
