@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "workflow/scripts"
 ENVS = ("core", "text", "audio")
 REQUIREMENTS = ("requirements.txt", "requirements-no-deps.txt")
+OPTIONAL = ("vllm",)  # of an engine that a user may install; without it, a message says how
 NEEDED_UNSEEN = {  # nothing imports these here, but the libraries that need them do not bring them
     "core": {},
     "text": {"accelerate": "transformers' trainer", "bitsandbytes": "4-bit weights, transformers"},
@@ -118,7 +119,8 @@ def packages_needed(env: str) -> dict[str, str]:
     needed = {}
     for rule in scripts_of()[env]:
         for module in sorted({name.split(".")[0] for name in reached_by(rule)}):
-            if module not in sys.stdlib_module_names and module != "conceptcaps":
+            own = module in ("conceptcaps", *OPTIONAL)
+            if module not in sys.stdlib_module_names and not own:
                 needed.setdefault(normal(distributions[module][0]), rule)
     return needed
 
