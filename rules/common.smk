@@ -253,6 +253,15 @@ def miniature_checks():
     return ["<results>/checks.json"] if known else []
 
 
+def labelled_clips():
+    """Return the clips whose tags are known: the miniature world's own, else the genre corpus."""
+    return (
+        "<results>/miniature/clips.parquet"
+        if miniature_checks()
+        else "<results>/gtzan/clips.parquet"
+    )
+
+
 def clap_shards(wildcards):
     """Return {arm: [CLAP table of each shard]}."""
     return arm_files("<results>/scores/{arm}/clap/{shard}.parquet")

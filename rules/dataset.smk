@@ -1,6 +1,6 @@
 """Join everything into the dataset, with the record of the run that made it.
 
-inputs:  tags, captions, clips and CLAP scores of arm conceptcaps; every stage's figures as evidence
+inputs:  tags, captions, clips, CLAP scores and audit of arm conceptcaps; every stage's figures as evidence
 outputs: <results>/conceptcaps.parquet, <results>/hub, <results>/run/{config.yaml,provenance.json}
 steps:   record_run, export_dataset, export_hub; on demand export_webdataset, push_to_hub
 """
@@ -13,6 +13,7 @@ EVIDENCE = [
     "<results>/scores/fad.json",
     "<results>/gtzan/metrics.json",
     "<results>/tcav/scores.parquet",
+    "<results>/audit/metrics.json",
 ]
 
 
@@ -56,6 +57,7 @@ rule export_dataset:
         clap=expand(
             "<results>/scores/conceptcaps/clap/{shard}.parquet", shard=shards("conceptcaps")
         ),
+        audit="<results>/audit/clips.parquet",
         config="<results>/run/config.yaml",
         provenance="<results>/run/provenance.json",
         evidence=EVIDENCE,

@@ -62,10 +62,11 @@ rule scores:
 
 
 rule tcav:
-    """The genre classifier and its TCAV scores."""
+    """The genre classifier, its TCAV scores, and the audit of the concepts."""
     input:
         "<results>/gtzan/metrics.json",
         "<results>/tcav/scores.parquet",
+        "<results>/audit/metrics.json",
 
 
 rule dataset:

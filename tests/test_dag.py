@@ -26,6 +26,7 @@ STAGES = {
     "score_text": 1,
     "fit_genrecnn": 1,
     "score_tcav": 1,
+    "audit_concepts": 1,
     "record_run": 1,
     "export_dataset": 1,
 }
