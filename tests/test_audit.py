@@ -117,7 +117,7 @@ def world(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     text = np.linalg.qr(rng.normal(size=(16, 16)))[0][: len(NAMES)]
     monkeypatch.setattr(audit.clap, "load_embedder", lambda spec: SimpleNamespace())
-    monkeypatch.setattr(audit.embedders, "embed_texts", lambda *_, **__: (text, None))
+    monkeypatch.setattr(audit.embeddings, "embed_texts", lambda *_, **__: (text, None))
     pool = [
         (clicks(bpm, 2.0), [*held, tempo])
         for bpm, tempo in ((60, "slow tempo"), (180, "fast tempo"))

@@ -6,15 +6,14 @@ rest of its category, and than to tags at random. Where labelled clips exist, a 
 turns these figures into a probability, and cross-validation says how far to trust it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import soxr
 from scipy.special import expit
 
-from conceptcaps import calibration, clap, embedders, io, rhythm, runlog
+from conceptcaps import calibration, clap, embeddings, io, rhythm, runlog
 from conceptcaps.clips import iter_clips
 from conceptcaps.errors import InputError
 from conceptcaps.results import MetricResult, bootstrap_mean, versions, write_metrics
@@ -89,7 +88,7 @@ def audit(
     names = [tag for group in categories.values() for tag in group]
     embedder = clap.load_embedder(clap_spec)
     prompts = [spec.prompt.format(tag=tag) for tag in names]
-    text, _ = embedders.embed_texts(embedder, prompts, batch_size=clap_spec.batch_size)
+    text, _ = embeddings.embed_texts(embedder, prompts, batch_size=clap_spec.batch_size)
     ours = _heard(audio, _embeddings(scored))
     known, truth, examples = _labelled(labelled, reference, names, embedder, clap_spec, spec, seed)
     of_id = {row["id"]: row for row in io.read_rows(tags)}
@@ -129,17 +128,17 @@ def _embeddings(tables: Iterable[str | Path]) -> dict[str, np.ndarray]:
     }
 
 
-def _heard(audio: Iterable[str | Path], embeddings: dict[str, np.ndarray]) -> Heard:
+def _heard(audio: Iterable[str | Path], embedded: dict[str, np.ndarray]) -> Heard:
     """Measure the clips of audio tables that were embedded."""
     ids, rhythms = [], []
     clips = (clip for path in audio for clip in iter_clips(path))
     for row, wave in runlog.progress(clips, what="rhythm of clips"):
-        if row["id"] in embeddings:
+        if row["id"] in embedded:
             ids.append(row["id"])
             rhythms.append(rhythm.measure(wave, sampling_rate_hz=row["sampling_rate"]))
     if not ids:
         raise InputError("audit: no clip has audio and a CLAP embedding. See the audio ledgers.")
-    return Heard(ids, np.stack([embeddings[clip] for clip in ids]), rhythm.table(rhythms))
+    return Heard(ids, np.stack([embedded[clip] for clip in ids]), rhythm.table(rhythms))
 
 
 def _labelled(path, reference, names, embedder, clap_spec, spec, seed) -> tuple:
@@ -154,25 +153,34 @@ def _labelled(path, reference, names, embedder, clap_spec, spec, seed) -> tuple:
             told[row["id"]] = row["aspect_list"] if "aspect_list" in row else _genre(row, names)
     chosen = sorted(told, key=lambda clip: item_seed(seed, "audit/labelled", clip))
     chosen = set(chosen[: spec.labelled_clips])
-    ids, rhythms, waves = [], [], []
+    ids, rhythms = [], []
     for row, wave in iter_clips(path):
         if row["id"] in chosen:
             ids.append(row["id"])
             rhythms.append(rhythm.measure(wave, sampling_rate_hz=row["sampling_rate"]))
-            if row["id"] not in embedded:
-                waves.append(_at_rate(wave, row["sampling_rate"], embedder.sampling_rate_hz))
-    if waves:
-        sizes = {"window_s": clap_spec.window_s, "batch_size": clap_spec.batch_size}
-        per_clip = embedders.embed_waves(embedder, waves, clips=len(waves), **sizes)
-        fresh = (clip for clip in ids if clip not in embedded)
-        embedded |= {clip: embedders.pool(x) for clip, x in zip(list(fresh), per_clip, strict=True)}
+    fresh = [clip for clip in ids if clip not in embedded]
+    if fresh:
+        per_clip = embeddings.embed_whole(
+            embedder,
+            _bytes(path, set(fresh)),
+            where=str(path),
+            window_s=clap_spec.window_s,
+            batch_size=clap_spec.batch_size,
+            total=len(fresh),
+        )
+        embedded |= {
+            clip: embeddings.pool(windows) for clip, windows in zip(fresh, per_clip, strict=True)
+        }
     examples = Heard(ids, np.stack([embedded[clip] for clip in ids]), rhythm.table(rhythms))
     known = set(names) if "aspect_list" in columns else {t for tags in told.values() for t in tags}
     return known, _multi_hot([told[clip] for clip in ids], names), examples
 
 
-def _at_rate(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    return wave if rate == wanted else soxr.resample(wave, rate, wanted)
+def _bytes(path: str | Path, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
+    for batch in io.iter_batches(path, 64, ["id", "audio"]):
+        for row in batch.to_pylist():
+            if row["id"] in wanted:
+                yield row["id"], row["audio"]["bytes"]
 
 
 def _genre(row: dict, names: list[str]) -> list[str]:
