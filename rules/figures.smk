@@ -1,8 +1,8 @@
 """Draw the report's figures, each as PNG and as vector.
 
 inputs:  the stages' tables and figures
-outputs: <results>/figures/{tags,vae,captioner,text,clap,genrecnn,tcav}.{png,svg}
-steps:   plot_tags, plot_vae, plot_captioner, plot_text, plot_clap, plot_genrecnn, plot_tcav
+outputs: <results>/figures/{tags,vae,captioner,text,clap,genrecnn,tcav,coverage}.{png,svg}
+steps:   plot_tags, plot_vae, plot_captioner, plot_text, plot_clap, plot_genrecnn, plot_tcav, plot_coverage
 """
 
 
@@ -202,3 +202,32 @@ rule plot_tcav:
         code=fingerprint("plot_tcav"),
     script:
         "../workflow/scripts/plot_tcav.py"
+
+
+rule plot_coverage:
+    """The dataset's clips of every tag of the taxonomy, and what each tag is met with."""
+    input:
+        dataset="<results>/conceptcaps.parquet",
+        taxonomy="<results>/distill/taxonomy.json",
+    output:
+        png=report(
+            "<results>/figures/coverage.png",
+            caption="../workflow/report/coverage.rst",
+            category="Dataset",
+            labels={"figure": "coverage"},
+        ),
+        svg="<results>/figures/coverage.svg",
+    log:
+        "<logs>/plot_coverage.log",
+    benchmark:
+        "<benchmarks>/plot_coverage.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        code=fingerprint("plot_coverage"),
+    script:
+        "../workflow/scripts/plot_coverage.py"

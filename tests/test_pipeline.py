@@ -14,6 +14,7 @@ import pytest
 import soundfile as sf
 import yaml
 
+from conceptcaps import croissant
 from conceptcaps.distill import tag_set_id
 from conceptcaps.headline import headline
 from conceptcaps.io import read_json, read_rows, read_table
@@ -85,16 +86,28 @@ def test_hub_folder_loads_as_a_user_would(mini):
 
     hub = str(mini.results / "hub")
     cache = str(mini.directory / "hf_cache")
-    text = datasets.load_dataset(hub, "default", cache_dir=cache)
+    configs = ("default", "25pct", "10pct", "audio", "25pct-audio", "10pct-audio")
+    loaded = {name: datasets.load_dataset(hub, name, cache_dir=cache) for name in configs}
+    for name, data in loaded.items():
+        n, off = sum(data.num_rows.values()), 1 if name in ("default", "audio") else 2
+        for split, share in (("train", 0.7), ("validation", 0.15), ("test", 0.15)):
+            # of each split a subset has the whole part of its share
+            assert abs(data.num_rows[split] - share * n) <= off
+    for split in ("train", "validation", "test"):
+        whole, quarter, tenth = (set(loaded[name][split]["id"]) for name in configs[:3])
+        assert tenth < quarter < whole
+    text, audio = loaded["default"], loaded["audio"]
     total = pq.read_metadata(mini.results / "conceptcaps.parquet").num_rows
     assert sum(text.num_rows.values()) == total
     assert isinstance(text["train"][0]["aspect_list"], str)
     assert isinstance(text["train"][0]["mood_aspects"], list)
-    audio = datasets.load_dataset(hub, "audio", cache_dir=cache)
     assert sum(audio.num_rows.values()) == total
     clips = audio["test"].cast_column("file_name", datasets.Audio(decode=False))
     wave, rate = sf.read(io.BytesIO(clips[0]["file_name"]["bytes"]))
     assert len(wave) == 4 * rate
+    assert all(code for code in audio["test"]["codes"])
+    records = croissant.check(mini.results / "hub").records("default")
+    assert sum(1 for _ in records) == total
 
 
 def test_ledgers_account_for_every_requested_item(mini):
