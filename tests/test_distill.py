@@ -43,6 +43,7 @@ def test_rows_are_kept_by_covered_categories_and_dropped_with_a_reason(tmp_path)
             clip("c", ["noisy"]),
             clip("d", ["rock", "happy", "slow"], caption="  "),
         ],
+        taxonomy=TAXONOMY.replace("[jazz, rock]", "{jazz: [], rock: []}"),
     )
     assert [p["ytid"] for p in pairs] == ["a"]
     assert pairs[0]["aspect_list"] == ["jazz", "piano", "sad"]

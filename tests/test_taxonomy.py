@@ -97,8 +97,16 @@ def test_aliases_and_implications_are_read(tmp_path):
     path = write(tmp_path, text + "compounds: [{tags: [jazz, rock], aspects: [jazz rock]}]\n")
     assert load_aliases(path) == {"jazz": ["bebop", "jazz rock"], "rock": ["jazz rock"]}
     assert load_implications(path) == {"slow tempo": ["piano", "sad"], "sad": ["piano"]}
-    assert load_lookup(path)["jazz rock"] == ["jazz", "rock"]
+    assert load_lookup(path).of("Jazz  rock") == ["jazz", "rock"]
     assert load_aliases(write(tmp_path, GOOD)) == load_implications(write(tmp_path, GOOD)) == {}
+
+
+def test_plain_lists_match_exactly_and_aliases_do_not(tmp_path):
+    exact = load_lookup(write(tmp_path, GOOD))
+    assert exact.of("Jazz") == ["jazz"] and exact.of("slow  tempo") == ["slow tempo"]
+    assert exact.of("jazz") == exact.of("slow tempo") == exact.of("Rock") == []
+    loose = load_lookup(write(tmp_path, GOOD.replace("[Jazz, rock]", "{Jazz: [], rock: []}")))
+    assert all(loose.of(name) == ["jazz"] for name in ("Jazz", "jazz", " JAZZ "))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +142,6 @@ def test_the_projects_own_taxonomy_covers_the_real_table():
     counts = Counter(aspect for row in rows for aspect in row)
     aliases = {alias for names in load_aliases(path).values() for alias in names}
     assert sorted(aliases - set(counts)) == []  # every alias occurs
-    covered = sum(count for aspect, count in counts.items() if aspect in lookup)
+    covered = sum(count for aspect, count in counts.items() if lookup.of(aspect))
     assert covered / sum(counts.values()) > 0.65
-    assert sum(not row.isdisjoint(lookup) for row in rows) / len(rows) > 0.97
+    assert sum(any(map(lookup.of, row)) for row in rows) / len(rows) > 0.97

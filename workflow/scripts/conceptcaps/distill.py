@@ -10,12 +10,12 @@ from conceptcaps.errors import InputError
 from conceptcaps.io import read_rows, write_json, write_table
 from conceptcaps.schemas import CATEGORIES, DISTILL_LEDGER, PAIRS, TAGS_OF
 from conceptcaps.taxonomy import (
+    Lookup,
     by_category,
     contradictions,
     load_exclusive,
     load_lookup,
     load_taxonomy,
-    normalise,
 )
 
 SPLITS = ("train", "validation", "test")
@@ -41,7 +41,8 @@ def distill(
 ) -> None:
     """Keep a row if its aspects name tags of enough categories that do not contradict each other.
 
-    An aspect is matched exactly, as a tag or as one of its aliases; what the tags imply is added.
+    An aspect names a tag by its spelling or by an alias (`taxonomy.load_lookup`); what the tags
+    imply is added.
     A row with two tags of an exclusive group is dropped: nothing says which of them is wrong.
     Captions are cleaned (`cleanup.clean_caption`); of rows with equal captions and tags the first
     by id stays.
@@ -58,7 +59,7 @@ def distill(
     first: dict[tuple, str] = {}
     kept, entries, reasons = [], [], Counter()
     for row in rows:
-        tags = {tag for aspect in row["aspect_list"] for tag in lookup.get(normalise(aspect), [])}
+        tags = {tag for aspect in row["aspect_list"] for tag in lookup.of(aspect)}
         pair = _pair(row, by_category(tags, categories))
         kind, detail = _objection(pair, spec.min_categories, groups)
         if not kind:
@@ -75,7 +76,7 @@ def distill(
         why = ", ".join(f"{count} {kind}" for kind, count in reasons.most_common())
         raise InputError(
             f"{taxonomy_file}: keeps none of the {len(rows)} clips ({why}); "
-            f"{_unnamed(rows, categories)}. Lower distill.min_categories, or spell "
+            f"{_unnamed(rows, lookup, categories)}. Lower distill.min_categories, or spell "
             "the tags as MusicCaps does."
         )
     splits = split_tag_sets(
@@ -117,13 +118,14 @@ def _objection(pair: dict, min_categories: int, groups: list[list[str]]) -> tupl
     return "", ""
 
 
-def _unnamed(rows: list[dict], categories: dict[str, list[str]]) -> str:
-    """Say of which categories no aspect of the rows is spelt like a tag."""
-    aspects = {normalise(aspect) for row in rows for aspect in row["aspect_list"]}
-    unseen = [c for c in CATEGORIES if aspects.isdisjoint(categories[c])]
+def _unnamed(rows: list[dict], lookup: Lookup, categories: dict[str, list[str]]) -> str:
+    """Say of which categories no aspect of the rows names a tag."""
+    named = {tag for row in rows for aspect in row["aspect_list"] for tag in lookup.of(aspect)}
+    unseen = [category for category in CATEGORIES if named.isdisjoint(categories[category])]
     if not unseen:
         return "each category is named by some aspect"
-    return f"no aspect is spelt like any tag of {', '.join(unseen)}"
+    exact = ", letter by letter" if lookup.exact else ", or like an alias"
+    return f"no aspect is spelt like any tag of {', '.join(unseen)}{exact}"
 
 
 def tag_set_id(tags) -> str:

@@ -1,5 +1,6 @@
 """The taxonomy: the tags by category, what names them, what they imply and exclude."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def load_taxonomy(path: str | Path) -> dict[str, list[str]]:
     """Read a taxonomy's tags, in the order of `CATEGORIES`.
 
     A category is a list of tags, or a mapping of tags to their aliases (`load_aliases`); the file
-    is YAML or JSON. Tags are lower-cased and stripped, as aspects are before they are looked up.
+    is YAML or JSON. Tags are lower-cased, with single blanks.
 
     Raises:
         InputError: not such a mapping, an unknown category, an empty category, a tag that is not
@@ -147,22 +148,45 @@ def load_exclusive(path: str | Path) -> list[list[str]]:
     return named
 
 
-def load_lookup(path: str | Path) -> dict[str, list[str]]:
-    """Return what each aspect says: {aspect: its tags and all that they imply}.
+@dataclass(frozen=True)
+class Lookup:
+    """What each aspect says.
 
-    The aspects are the tags themselves and their aliases, as `normalise` returns them.
+    Args:
+        tags: {aspect: its tags and all that they imply}, as spelled or as `normalise` returns it.
+        exact: an aspect must be spelled like its key; else it is normalised first.
+    """
+
+    tags: dict[str, list[str]]
+    exact: bool
+
+    def of(self, aspect: str) -> list[str]:
+        """Return the tags that an aspect names, and all that they imply; [] for another aspect."""
+        return self.tags.get(aspect if self.exact else normalise(aspect), [])
+
+
+def load_lookup(path: str | Path) -> Lookup:
+    """Return what each aspect says: the tags' own spellings and their aliases.
+
+    A taxonomy of plain lists matches exactly, letter by letter, as the paper's does. One with
+    aliases in any category, or compounds, has its aspects normalised.
 
     Raises:
         InputError: as `load_aliases` and `load_implications`.
     """
-    implied = load_implications(path)
-    lookup: dict[str, set[str]] = {}
-    named = {tag: [tag] for tag in vocabulary(load_taxonomy(path))}
-    for names in (named, load_aliases(path)):
-        for tag, aspects in names.items():
-            for aspect in aspects:
-                lookup.setdefault(aspect, set()).update([tag, *implied.get(tag, [])])
-    return {aspect: sorted(tags) for aspect, tags in lookup.items()}
+    implied, aliases, raw = load_implications(path), load_aliases(path), _read(path)
+    exact = not any(isinstance(raw[category], dict) for category in CATEGORIES)
+    exact = exact and not raw.get(COMPOUNDS)
+    names = [
+        (name if exact else normalise(name), normalise(name))
+        for category in CATEGORIES
+        for name in raw[category]
+    ]
+    names += [(alias, tag) for tag, listed in aliases.items() for alias in listed]
+    tags: dict[str, set[str]] = {}
+    for aspect, tag in names:
+        tags.setdefault(aspect, set()).update([tag, *implied.get(tag, [])])
+    return Lookup({aspect: sorted(found) for aspect, found in tags.items()}, exact)
 
 
 def contradictions(tags, groups: list[list[str]]) -> list[list[str]]:
