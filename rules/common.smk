@@ -9,7 +9,18 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-FIGURES = ["tags", "vae", "captioner", "text", "clap", "genrecnn", "tcav", "coverage"]
+FIGURES = [
+    "tags",
+    "distill",
+    "vae",
+    "latent",
+    "captioner",
+    "text",
+    "clap",
+    "genrecnn",
+    "tcav",
+    "coverage",
+]
 CONSTRAINTS = ["min_categories", "max_tags", "given", "forbid"]
 # Settings that decide whether a result may stand, not what it is: changing one reruns nothing.
 GATES = [

@@ -1,8 +1,9 @@
 """Distill MusicCaps to clean (tags, caption) pairs over the taxonomy.
 
 inputs:  <results>/musiccaps/clips.parquet, the taxonomy file
-outputs: <results>/distill/{pairs,ledger}.parquet, <results>/distill/taxonomy.json
-steps:   distill_musiccaps
+outputs: <results>/distill/{pairs,ledger}.parquet, <results>/distill/taxonomy.json;
+         on demand <results>/taxonomy/{unmapped,heads,tags}.csv
+steps:   distill_musiccaps; on demand propose_taxonomy
 """
 
 
@@ -31,3 +32,29 @@ rule distill_musiccaps:
         code=fingerprint("distill_musiccaps"),
     script:
         "../workflow/scripts/distill_musiccaps.py"
+
+
+rule propose_taxonomy:
+    """On demand, for the taxonomy's editor: unnamed aspects by frequency and what they would add."""
+    input:
+        clips="<results>/musiccaps/clips.parquet",
+        taxonomy=setting("distill.taxonomy"),
+    output:
+        unmapped="<results>/taxonomy/unmapped.csv",
+        heads="<results>/taxonomy/heads.csv",
+        tags="<results>/taxonomy/tags.csv",
+    log:
+        "<logs>/propose_taxonomy.log",
+    benchmark:
+        "<benchmarks>/propose_taxonomy.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(2000),
+        runtime=grows(15),
+    params:
+        min_categories=setting("distill.min_categories"),
+        code=fingerprint("propose_taxonomy"),
+    script:
+        "../workflow/scripts/propose_taxonomy.py"

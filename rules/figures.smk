@@ -1,8 +1,9 @@
 """Draw the report's figures, each as PNG and as vector.
 
 inputs:  the stages' tables and figures
-outputs: <results>/figures/{tags,vae,captioner,text,clap,genrecnn,tcav,coverage}.{png,svg}
-steps:   plot_tags, plot_vae, plot_captioner, plot_text, plot_clap, plot_genrecnn, plot_tcav, plot_coverage
+outputs: <results>/figures/{tags,distill,vae,latent,captioner,text,clap,genrecnn,tcav,coverage}.{png,svg}
+steps:   plot_tags, plot_distill, plot_vae, plot_latent, plot_captioner, plot_text, plot_clap,
+         plot_genrecnn, plot_tcav, plot_coverage
 """
 
 
@@ -36,6 +37,37 @@ rule plot_tags:
         "../workflow/scripts/plot_tags.py"
 
 
+rule plot_distill:
+    """What distillation does to MusicCaps: the paper's figures 3 and 4."""
+    input:
+        clips="<results>/musiccaps/clips.parquet",
+        pairs="<results>/distill/pairs.parquet",
+        tags="<results>/tags/tags.parquet",
+        taxonomy=setting("distill.taxonomy"),
+    output:
+        png=report(
+            "<results>/figures/distill.png",
+            caption="../workflow/report/distill.rst",
+            category="Tags",
+            labels={"figure": "distillation"},
+        ),
+        svg="<results>/figures/distill.svg",
+    log:
+        "<logs>/plot_distill.log",
+    benchmark:
+        "<benchmarks>/plot_distill.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        code=fingerprint("plot_distill"),
+    script:
+        "../workflow/scripts/plot_distill.py"
+
+
 rule plot_vae:
     """The VAE's training curve."""
     input:
@@ -62,6 +94,35 @@ rule plot_vae:
         code=fingerprint("plot_vae"),
     script:
         "../workflow/scripts/plot_vae.py"
+
+
+rule plot_latent:
+    """The VAE's latent space by genre: the paper's figure 2."""
+    input:
+        latent="<results>/vae/latent.parquet",
+    output:
+        png=report(
+            "<results>/figures/latent.png",
+            caption="../workflow/report/latent.rst",
+            category="Tags",
+            labels={"figure": "latent space"},
+        ),
+        svg="<results>/figures/latent.svg",
+    log:
+        "<logs>/plot_latent.log",
+    benchmark:
+        "<benchmarks>/plot_latent.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(20),
+    params:
+        seed=setting("seed"),
+        code=fingerprint("plot_latent"),
+    script:
+        "../workflow/scripts/plot_latent.py"
 
 
 rule plot_captioner:

@@ -2,14 +2,16 @@
 
 inputs:  any stage's outputs
 outputs: none
-steps:   tags, tag_models, captions, captions_all_arms, audio, scores, tcav, dataset, webdataset,
-         push, figures, clip_audio, mini_models
+steps:   tags, tag_models, tag_sweep, taxonomy_proposal, captions, captions_all_arms, audio, scores,
+         tcav, dataset, webdataset, push, figures, clip_audio, mini_models
 """
 
 
 localrules:
     tags,
     tag_models,
+    tag_sweep,
+    taxonomy_proposal,
     captions,
     captions_all_arms,
     audio,
@@ -35,6 +37,19 @@ rule tag_models:
     input:
         "<results>/vae/models.parquet",
         "<results>/vae/models.json",
+
+
+rule tag_sweep:
+    """The runs among which the tag model's beta and crossover are chosen (optional)."""
+    input:
+        "<results>/vae/sweep.parquet",
+        "<results>/vae/sweep.json",
+
+
+rule taxonomy_proposal:
+    """What the taxonomy's editor reads (optional)."""
+    input:
+        expand("<results>/taxonomy/{table}.csv", table=["unmapped", "heads", "tags"]),
 
 
 rule captions:

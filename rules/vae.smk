@@ -1,12 +1,13 @@
 """Learn which tags go together, then sample new tag sets.
 
 inputs:  <results>/distill/pairs.parquet, <results>/distill/taxonomy.json, the taxonomy file
-outputs: <results>/vae/ (model, config, metrics, training history), <results>/tags/ (plan, sets, metrics)
-steps:   fit_vae, plan_tags, sample_tags; on demand compare_tagmodels
+outputs: <results>/vae/ (model, config, metrics, training history, latent places), <results>/tags/ (plan, sets, metrics)
+steps:   fit_vae, plan_tags, sample_tags; on demand compare_tagmodels, sweep_vae
 """
 
 SAMPLING = [key for key in setting("tags") if key not in ("items", "prior", *GATES)]
 VAE = f"vae.presets.{setting('vae.preset')}"
+SWEPT = ("beta", "crossover")
 
 
 rule fit_vae:
@@ -20,6 +21,7 @@ rule fit_vae:
         config="<results>/vae/config.json",
         metrics="<results>/vae/metrics.json",
         history="<results>/vae/history.parquet",
+        latent="<results>/vae/latent.parquet",
     log:
         "<logs>/fit_vae.log",
     benchmark:
@@ -130,3 +132,32 @@ rule compare_tagmodels:
         code=fingerprint("compare_tagmodels"),
     script:
         "../workflow/scripts/compare_tagmodels.py"
+
+
+rule sweep_vae:
+    """On demand: a table of runs over beta and crossover, and the choice on validation rows."""
+    input:
+        pairs="<results>/distill/pairs.parquet",
+        taxonomy="<results>/distill/taxonomy.json",
+        taxonomy_file=setting("distill.taxonomy"),
+    output:
+        table="<results>/vae/sweep.parquet",
+        metrics="<results>/vae/sweep.json",
+    log:
+        "<logs>/sweep_vae.log",
+    benchmark:
+        "<benchmarks>/sweep_vae.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 4
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(120),
+    params:
+        sweep=section("vae.sweep"),
+        preset=section(VAE, *(key for key in setting(VAE) if key not in SWEPT)),
+        sampling=section("tags", "prior", "min_categories", "max_tags"),
+        seed=setting("seed"),
+        code=fingerprint("sweep_vae"),
+    script:
+        "../workflow/scripts/sweep_vae.py"

@@ -146,6 +146,8 @@ def finished(tmp_path_factory) -> Checkout:
 OPTIONAL = (
     "all",
     "tag_models",
+    "tag_sweep",
+    "taxonomy_proposal",
     "captions_all_arms",
     "mini_models",
     "clip_audio",

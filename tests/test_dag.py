@@ -147,6 +147,10 @@ def test_more_items_only_add_shards(checkout):
             "tcav.concepts: 'pianoo' is not a tag of resources/mini/taxonomy.yaml. Did you mean 'p",
         ),
         (
+            ["--config", "tags={given: [pianno]}"],
+            "taxonomy and tags: tags.given: 'pianno' is no tag of the taxonomy. Did you mean 'p",
+        ),
+        (
             ["--config", "audio={model: models/lost}"],
             "audio.model: there is no directory 'models/lost'",
         ),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conceptcaps import curves, figures, io, schemas
+from conceptcaps import curves, figures, figurestyle, io, schemas, tagfigures
 
 
 def paths(folder, name="figure"):
@@ -36,6 +36,34 @@ def tables_of_tags(folder):
     io.write_table(folder / "pairs", pairs, schemas.PAIRS)
     io.write_table(folder / "tags", [tag_row(k, given=[], seed=k) for k in range(7)], schemas.TAGS)
     return {name: folder / name for name in ("clips", "pairs", "tags")}
+
+
+def tables_and_taxonomy(folder):
+    tables = tables_of_tags(folder)
+    clips = [{"aspect_list": ["jazz", "piano", "noise"], "caption": "Jazz, two words."}] * 30
+    io.write_table(folder / "clips", clips, schemas.CLIPS)
+    io.write_json(
+        folder / "taxonomy.json",
+        {"genre": ["jazz"], "mood": ["sad", "calm"], "instrument": ["piano"], "tempo": ["slow"]},
+    )
+    return tables | {"taxonomy_file": folder / "taxonomy.json"}
+
+
+def places(folder):
+    """Twenty pairs of jazz, ten of rock elsewhere, six of both or none."""
+    kinds = [["jazz"]] * 20 + [["rock"]] * 10 + [["jazz", "rock"]] * 3 + [[]] * 3
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "id": f"{k:02}",
+            "split": "train",
+            "genre_aspects": kind,
+            "mean": (rng.standard_normal(4) + 20 * len(kind) * (kind == ["rock"])).tolist(),
+        }
+        for k, kind in enumerate(kinds)
+    ]
+    io.write_table(folder / "latent", rows, schemas.VAE_LATENT)
+    return {"latent": folder / "latent", "seed": 1}
 
 
 def history(folder):
@@ -113,9 +141,24 @@ def tcav_scores(folder):
 
 
 FIGURES = {
-    "tags": (figures.plot_tags, tables_of_tags, ["piano", "sampled (N = 7)", "All 4 tags"]),
+    "tags": (tagfigures.plot_tags, tables_of_tags, ["piano", "sampled (N = 7)", "All 4 tags"]),
+    "vae": (tagfigures.plot_vae, history, ["Loss over 5 epochs", "best 0.500, epoch 5"]),
+    "distill": (
+        tagfigures.plot_distill,
+        tables_and_taxonomy,
+        [
+            "MusicCaps, 3 aspects",
+            "distilled, 4 tags",
+            "upper bars: MusicCaps (30 clips)",
+            "mean 1.0",
+        ],
+    ),
+    "latent": (
+        tagfigures.plot_latent,
+        places,
+        ["jazz (20)", "rock (10)", "Latent space by genre (36 pairs, t-SNE)"],
+    ),
     "captioner": (curves.plot_captioner, finetuning, ["8 steps; kept: step 4, 0.500"]),
-    "vae": (figures.plot_vae, history, ["Loss over 5 epochs", "best 0.500, epoch 5"]),
     "text": (figures.plot_text, text_scores, ["bleu4", "higher is better, N = 50", "not defined"]),
     "genrecnn": (figures.plot_genrecnn, genre_metrics, ["accuracy 0.75", "N = 8"]),
     "tcav": (figures.plot_tcav, tcav_scores, ["4 of 8 tests significant", "planted", "0.87"]),
@@ -156,12 +199,21 @@ def test_tags_that_never_occur_in_the_samples_are_drawn(tmp_path):
     pairs[0]["tempo_aspects"] = ["slow tempo"]
     io.write_table(inputs["pairs"], pairs, schemas.PAIRS)
     output = paths(tmp_path / "out")
-    figures.plot_tags(**inputs, output=output)
+    tagfigures.plot_tags(**inputs, output=output)
     assert "All 5 tags" in "\n".join(texts(output.svg))
+
+
+def test_the_latent_map_keeps_groups_apart(tmp_path):
+    rows = io.read_rows(places(tmp_path)["latent"])
+    place = tagfigures._map(np.array([row["mean"] for row in rows]), 1)
+    kinds = [row["genre_aspects"] for row in rows]
+    jazz, rock = (place[[kind == [genre] for kind in kinds]] for genre in ("jazz", "rock"))
+    apart = np.linalg.norm(jazz.mean(0) - rock.mean(0))
+    assert apart > 2 * np.linalg.norm(rock - rock.mean(0), axis=1).mean()
 
 
 def test_colours_are_the_palette_of_okabe_and_ito():
     palette = {"#0072B2", "#E69F00", "#009E73", "#CC79A7"}
-    assert set(figures.CATEGORY_COLOURS.values()) == palette
-    assert len(set(figures.COLOUR_OF.values())) == len(figures.COLOUR_OF)
-    assert np.all([colour in palette for colour in figures.COLOUR_OF.values()])
+    assert set(figurestyle.CATEGORY_COLOURS.values()) == palette
+    assert len(set(figurestyle.COLOUR_OF.values())) == len(figurestyle.COLOUR_OF)
+    assert np.all([colour in palette for colour in figurestyle.COLOUR_OF.values()])

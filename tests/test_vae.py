@@ -1,11 +1,13 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from conceptcaps import tagmetrics, tagmodels, tagsets, vae
+from conceptcaps import tagmetrics, tagmodels, tagsets, tagsweep, vae
 from conceptcaps.constraints import REASONS, Constraints
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_json, read_rows, write_json, write_table
@@ -61,6 +63,7 @@ def fit(directory, spec, sampling=SAMPLING):
         "config": directory / "config.json",
         "metrics": directory / "metrics.json",
         "history": directory / "history.parquet",
+        "latent": directory / "latent.parquet",
     }
     vae.fit(
         pairs=directory / "pairs.parquet",
@@ -118,10 +121,41 @@ def test_planted_structure_is_learned(fitted):
     assert metrics["prior_marginal_mae"] < 0.05
 
 
+def test_the_paper_preset_is_the_papers():
+    """Section 3.6: D-1024-256-1024-D, beta 0.25, Adam at 6e-5, 150 epochs; batch, dropout: code."""
+    config = yaml.safe_load((Path(__file__).resolve().parent.parent / "config.yaml").read_text())
+    spec = vae.Spec(**config["vae"]["presets"]["paper"])
+    assert spec == vae.Spec(
+        hidden=1024,
+        latent=256,
+        beta=0.25,
+        learning_rate=6e-5,
+        schedule="constant",
+        epochs=150,
+        batch_size=32,
+        input_dropout=0.2,
+        crossover=0.0,
+    )
+    sizes = [tuple(p.shape) for p in vae.BetaVAE(200, spec).parameters() if p.ndim == 2]
+    assert sizes == [(1024, 200), (256, 1024), (256, 1024), (1024, 256), (200, 1024)]
+
+
 def test_loss_falls(fitted):
     _, files = fitted
     losses = [row["train_loss"] for row in read_rows(files["history"])]
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_latent_places_are_the_means_of_q(fitted):
+    directory, files = fitted
+    model, _, description = vae.load(files["model"], files["config"])
+    pairs = {row["id"]: row for row in read_rows(directory / "pairs.parquet")}
+    places = read_rows(files["latent"])
+    assert {row["id"] for row in places} == set(pairs)
+    tags = [pairs[row["id"]]["aspect_list"] for row in places]
+    with torch.no_grad():
+        means, _ = model.encode(vae.multi_hot(tags, description["tags"]))
+    assert np.allclose([row["mean"] for row in places], means, atol=1e-6)
 
 
 def test_samples_are_distinct_and_obey_the_limits(fitted):
@@ -355,3 +389,59 @@ def test_baselines_reach_the_planted_likelihood(two_kinds):
     every = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(bool)
     for model in (one, two, chain):
         assert np.exp(model.log_prob(every)).sum() == pytest.approx(1, abs=1e-4)
+
+
+BARS = {"heldout_jaccard": [0.8, None], "prior_c2st_auc": [None, 0.6]}
+
+
+def run_of(jaccard, auc, likelihood):
+    return {
+        "heldout_jaccard": jaccard,
+        "prior_c2st_auc": auc,
+        "heldout_log_likelihood": likelihood,
+    }
+
+
+def test_the_likeliest_run_that_keeps_every_bar_is_chosen():
+    runs = [run_of(0.9, 0.5, -40), run_of(0.85, 0.55, -30), run_of(0.7, 0.5, -20)]
+    assert tagsweep.choose(runs, BARS) == 1
+    assert [tagsweep.holds(run, BARS) for run in runs] == [True, True, False]
+    runs = [run_of(0.7, 0.7, -10), run_of(0.85, 0.7, -30), run_of(0.7, 0.5, -20)]
+    assert tagsweep.choose(runs, BARS) == 2  # none keeps both: one of two, and the likelier
+
+
+def sweep(directory, rows):
+    write_table(directory / "pairs.parquet", rows, PAIRS)
+    write_json(directory / "taxonomy.json", CATEGORIES)
+    tagsweep.sweep(
+        pairs=directory / "pairs.parquet",
+        taxonomy=directory / "taxonomy.json",
+        taxonomy_file=directory / "taxonomy.json",
+        base={
+            key: value
+            for key, value in dataclasses.asdict(dataclasses.replace(SPEC, epochs=15)).items()
+            if key not in ("beta", "crossover")
+        },
+        prior="aggregate",
+        spec=tagsweep.Spec(beta=(0.1, 20.0), crossover=(0.0,), bars=BARS),
+        limits={"min_categories": 3, "max_tags": 8},
+        seed=3,
+        table=directory / "sweep.parquet",
+        metrics=directory / "sweep.json",
+    )
+    return read_rows(directory / "sweep.parquet")
+
+
+def test_a_sweep_measures_validation_rows_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(tagmetrics, "N_SAMPLES", 1000)
+    rows = [r | {"split": ("train", "validation", "test")[int(r["id"]) % 3]} for r in planted(300)]
+    found = sweep(tmp_path, rows)
+    assert [run["beta"] for run in found] == [0.1, 20.0]
+    assert [run["chosen"] for run in found] == [True, False]  # beta 20 collapses
+    other = [row for row in rows if row["split"] != "test"]
+    other += [row | {"aspect_list": ["g0", "m2"]} for row in rows if row["split"] == "test"]
+    assert sweep(tmp_path, other) == found
+    told = read_json(tmp_path / "sweep.json")
+    assert told["runs"][0]["chosen"] and all(m["n"] for m in told["metrics"])
+    with pytest.raises(InputError, match="no validation rows"):
+        sweep(tmp_path, [row for row in rows if row["split"] != "validation"])

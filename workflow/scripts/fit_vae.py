@@ -16,4 +16,5 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         config=snakemake.output.config,
         metrics=snakemake.output.metrics,
         history=snakemake.output.history,
+        latent=snakemake.output.latent,
     )

@@ -1,9 +1,9 @@
 """The tag frequencies and tags per set of MusicCaps, the distilled pairs and the samples."""
 
-from conceptcaps import figures, runlog
+from conceptcaps import runlog, tagfigures
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
-    figures.plot_tags(
+    tagfigures.plot_tags(
         clips=snakemake.input.clips,
         pairs=snakemake.input.pairs,
         tags=snakemake.input.tags,

@@ -1,9 +1,9 @@
 """The VAE's training curve."""
 
-from conceptcaps import figures, runlog
+from conceptcaps import runlog, tagfigures
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
-    figures.plot_vae(
+    tagfigures.plot_vae(
         history=snakemake.input.history,
         output=snakemake.output,
     )

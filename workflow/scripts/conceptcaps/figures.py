@@ -1,159 +1,23 @@
 """The report's figures, each as PNG and SVG; equal inputs give equal bytes."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator
 
 from conceptcaps.figurestyle import (
-    BLUE,
-    CATEGORY_COLOURS,
-    CATEGORY_MARKERS,
     COLOUR_OF,
     GREY,
-    ORANGE,
     WIDTH,
     drawing,
 )
 from conceptcaps.io import read_json, read_rows
-from conceptcaps.schemas import TAGS_OF
-
-TOP_TAGS = 24  # shown by name
 
 
 def _name(arm: str) -> str:
     return arm.replace("_", " ")
-
-
-def plot_tags(*, clips: str | Path, pairs: str | Path, tags: str | Path, output) -> None:
-    """Draw the tags' frequencies and the tags per set: distilled pairs against samples.
-
-    Args:
-        clips: table `schemas.CLIPS`, for the number of raw aspects.
-        pairs: table `schemas.PAIRS`.
-        tags: table `schemas.TAGS`.
-        output: object with the paths `png` and `svg`.
-    """
-    columns = ["aspect_list", *TAGS_OF.values()]
-    pair_rows, tag_rows = read_rows(pairs, columns), read_rows(tags, columns)
-    aspects = [len(row["aspect_list"]) for row in read_rows(clips, ["aspect_list"])]
-    category_of = {
-        tag: category
-        for row in [*pair_rows, *tag_rows]
-        for category, column in TAGS_OF.items()
-        for tag in row[column]
-    }
-    distilled, sampled = _shares(pair_rows), _shares(tag_rows)
-    with drawing(output, height=5.2) as figure:
-        left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
-        _dumbbells(left.subplots(), distilled, sampled)
-        scatter, histogram = right.subplots(2, 1, height_ratios=(1.25, 1))
-        _scatter(scatter, distilled, sampled, category_of)
-        _tags_per_set(
-            histogram,
-            {
-                f"sampled (N = {len(tag_rows):,})": ([_size(row) for row in tag_rows], ORANGE),
-                f"distilled (N = {len(pair_rows):,})": ([_size(row) for row in pair_rows], BLUE),
-                f"MusicCaps, all aspects (N = {len(aspects):,})": (aspects, GREY),
-            },
-        )
-
-
-def _shares(rows: list[dict]) -> Counter:
-    counts = Counter(tag for row in rows for column in TAGS_OF.values() for tag in row[column])
-    return Counter({tag: count / len(rows) for tag, count in counts.items()})
-
-
-def _size(row: dict) -> int:
-    return sum(len(row[column]) for column in TAGS_OF.values())
-
-
-def _dumbbells(axes: Axes, distilled: Counter, sampled: Counter) -> None:
-    top = [tag for tag, _ in sorted(distilled.items(), key=lambda item: (-item[1], item[0]))]
-    top = top[:TOP_TAGS][::-1]
-    y = np.arange(len(top))
-    first, second = [100 * distilled[tag] for tag in top], [100 * sampled[tag] for tag in top]
-    axes.hlines(y, first, second, color="0.75", linewidth=1.2, zorder=1)
-    axes.scatter(first, y, s=22, color=BLUE, label="distilled", zorder=2)
-    axes.scatter(second, y, s=22, color=ORANGE, marker="D", label="sampled", zorder=2)
-    axes.set_yticks(y, top)
-    axes.tick_params(axis="y", length=0)
-    axes.set(xlabel="share of tag sets (%)", title=f"The {len(top)} most frequent tags")
-    axes.set_xlim(left=0)
-    axes.set_ylim(-0.7, len(top) - 0.3)
-    axes.grid(axis="x", color="0.92")
-    axes.set_axisbelow(True)
-    axes.legend(loc="lower right")
-
-
-def _scatter(axes: Axes, distilled: Counter, sampled: Counter, category_of: dict) -> None:
-    """Draw every tag's share among distilled sets against that among samples, on log axes."""
-    positive = [share for shares in (distilled, sampled) for share in shares.values()]
-    floor = 100 * min(positive) / 2  # where tags that never occur are drawn
-    for category, colour in CATEGORY_COLOURS.items():
-        tags = sorted(tag for tag in category_of if category_of[tag] == category)
-        x = [max(floor, 100 * distilled[tag]) for tag in tags]
-        y = [max(floor, 100 * sampled[tag]) for tag in tags]
-        marker = CATEGORY_MARKERS[category]
-        axes.scatter(x, y, s=14, color=colour, marker=marker, alpha=0.8, lw=0, label=category)
-    ends = (floor * 0.8, 125 * max(positive))
-    axes.plot(ends, ends, color="0.6", linewidth=0.8, zorder=0)
-    axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("")
-    axes.set(xlabel="distilled (% of sets)", ylabel="sampled (% of sets)")
-    axes.set_title(f"All {len(category_of)} tags; the line is equality")
-    axes.legend(loc="upper left", handletextpad=0.1, borderpad=0)
-
-
-def _tags_per_set(axes: Axes, series: dict[str, tuple[list[int], str]]) -> None:
-    most = max(max(counts, default=0) for counts, _ in series.values())
-    edges = np.arange(0, min(most, 25) + 2) - 0.5
-    for label, (counts, colour) in series.items():
-        shares, _ = np.histogram(np.minimum(counts, 25), edges)
-        filled = colour == ORANGE
-        axes.stairs(
-            100 * shares / max(1, len(counts)),
-            edges,
-            fill=filled,
-            color=colour,
-            alpha=0.45 if filled else 1,
-            linewidth=1.4,
-            label=label,
-        )
-    axes.set(xlabel="tags per set (25: or more)" if most > 25 else "tags per set")
-    axes.set(ylabel="share of sets (%)", title="Tags per set")
-    axes.margins(y=0.5)  # room for the legend
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right", borderpad=0)
-
-
-def plot_vae(*, history: str | Path, output) -> None:
-    """Draw the VAE's losses and held-out Jaccard index per epoch (table `schemas.VAE_HISTORY`)."""
-    rows = read_rows(history)
-    epochs = [row["epoch"] for row in rows]
-    best = max(rows, key=lambda row: row["heldout_jaccard"])
-    with drawing(output, height=2.5) as figure:
-        loss, jaccard = figure.subplots(1, 2)
-        loss.plot(epochs, [row["train_loss"] for row in rows], color=BLUE, label="training")
-        held_out = [row["heldout_loss"] for row in rows]
-        loss.plot(epochs, held_out, color=ORANGE, linestyle="--", label="held-out")
-        loss.set(xlabel="epoch", ylabel="loss (nats per tag set)")
-        loss.set_title(f"Loss over {len(rows)} epochs")
-        loss.legend()
-        jaccard.plot(epochs, [row["heldout_jaccard"] for row in rows], color=ORANGE, linestyle="--")
-        jaccard.set(xlabel="epoch", ylabel="Jaccard index, held-out", ylim=(0, 1))
-        jaccard.set_title(
-            f"Reconstruction; best {best['heldout_jaccard']:.3f}, epoch {best['epoch']}"
-        )
-        for axes in (loss, jaccard):
-            axes.grid(color="0.92")
 
 
 def plot_text(*, scores: str | Path, output) -> None:

@@ -74,6 +74,38 @@ TAG_MODELS = pa.schema(
         ("direction", pa.string()),
     ]
 )
+TAG_SWEEP = pa.schema(  # one row a run, measured on validation rows
+    [
+        ("beta", pa.float64()),
+        ("crossover", pa.float64()),
+        *(
+            (name, pa.float64())
+            for name in (
+                "heldout_jaccard",
+                "heldout_hamming",
+                "heldout_log_likelihood",
+                "prior_cooccurrence_cosine",
+                "prior_marginal_mae",
+                "prior_enough_categories",
+                "prior_contradictions",
+                "prior_unique",
+                "prior_novel",
+                "prior_nearest_train",
+                "prior_c2st_auc",
+            )
+        ),
+        ("holds", pa.bool_()),  # every bar
+        ("chosen", pa.bool_()),
+    ]
+)
+VAE_LATENT = pa.schema(  # where the encoder puts each pair
+    [
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("genre_aspects", _tags),
+        ("mean", pa.list_(pa.float32())),  # of q(z|x)
+    ]
+)
 TAGS = pa.schema(
     [
         ("id", pa.string()),

@@ -14,6 +14,7 @@ from conceptcaps.constraints import Constraints
 from conceptcaps.results import MetricResult, bootstrap_mean
 
 N_SAMPLES = 20_000  # prior samples that are measured
+NEAREST = 2000  # of them, that are held against every training row
 BOOTSTRAPS = 200
 TREES, FOLDS, REPEATS = 100, 5, 3  # of the two-sample test
 
@@ -100,7 +101,7 @@ def of_samples(
     samples: np.ndarray,
     *,
     train: np.ndarray,
-    heldout: np.ndarray,
+    unseen: np.ndarray,
     constraints: Constraints,
     seed: int,
     recipe: dict,
@@ -108,9 +109,9 @@ def of_samples(
 ) -> list[MetricResult]:
     """Measure samples [N, D], before any rejection, against the rows a model was fitted to.
 
-    Only the two-sample test and `_nearest_train` look at held-out rows. Intervals resample the
-    samples, `BOOTSTRAPS` times, where the figure is a mean or a comparison of means; none covers
-    the choice of the training rows, for which see `ceilings`.
+    Only the two-sample test looks at `unseen` rows, which the model was not fitted to; its n is
+    that of the rows on each side. Intervals resample the samples, where the figure is a mean or a
+    comparison of means; none covers the choice of the training rows, for which see `ceilings`.
     """
     made = keys(samples)
     distinct = set(made)
@@ -127,20 +128,23 @@ def of_samples(
         ("novel", (len(distinct - known) / len(distinct), None, None), "higher"),
         ("tags_per_set", bootstrap_mean(size), "none"),
         ("tags_per_set_w1", (_size_distance(size, train.sum(1)), None, None), "lower"),
-        ("nearest_train", bootstrap_mean(nearest_jaccard(samples[:2000], train)), "none"),
-        ("c2st_auc", c2st_auc(heldout, samples, seed=seed), "lower"),
+        ("nearest_train", bootstrap_mean(nearest_jaccard(samples[:NEAREST], train)), "none"),
+        ("c2st_auc", c2st_auc(unseen, samples, seed=seed), "lower"),
     ]
+    n = {"nearest_train": min(len(samples), NEAREST), "c2st_auc": min(len(samples), len(unseen))}
     return [
-        MetricResult(prefix + name, *(_number(v) for v in value), len(samples), direction, recipe)
+        MetricResult(
+            prefix + name, *map(_number, value), n.get(name, len(samples)), direction, recipe
+        )
         for name, value, direction in figures
     ]
 
 
-def ceilings(train: np.ndarray, heldout: np.ndarray, *, seed: int, recipe: dict) -> list:
+def ceilings(train: np.ndarray, unseen: np.ndarray, *, seed: int, recipe: dict) -> list:
     """Measure what the choice of rows alone does to the figures: real sets against real sets.
 
     data_halves_*: two random halves of the training rows, averaged over ten splits; data_c2st_auc:
-    held-out against training rows; data_nearest_train: of held-out rows, to compare with samples.
+    unseen against training rows; data_nearest_train: of unseen rows, to compare with samples.
     """
     rng = np.random.default_rng(seed)
     half = len(train) // 2
@@ -148,8 +152,8 @@ def ceilings(train: np.ndarray, heldout: np.ndarray, *, seed: int, recipe: dict)
     figures = [
         ("data_halves_cosine", _spread([cooccurrence_cosine(a, b) for a, b in halves]), "none"),
         ("data_halves_mae", _spread([marginal_mae(a, b) for a, b in halves]), "none"),
-        ("data_c2st_auc", c2st_auc(heldout, train, seed=seed), "none"),
-        ("data_nearest_train", bootstrap_mean(nearest_jaccard(heldout, train)), "none"),
+        ("data_c2st_auc", c2st_auc(unseen, train, seed=seed), "none"),
+        ("data_nearest_train", bootstrap_mean(nearest_jaccard(unseen, train)), "none"),
         ("data_tags_per_set", bootstrap_mean(train.sum(1)), "none"),
     ]
     return [

@@ -149,8 +149,8 @@ def compare(
         implications=load_implications(taxonomy_file),
         **limits,
     )
-    train, heldout, test, validation = (
-        part.numpy().astype(bool) for part in (rows.train, rows.heldout, rows.test, rows.validation)
+    train, test, validation = (
+        part.numpy().astype(bool) for part in (rows.train, rows.test, rows.validation)
     )
     settings = {"smoothing": spec.smoothing, "seed": item_seed(seed, "tagmodels", "em") % 2**32}
     baselines = {
@@ -167,14 +167,14 @@ def compare(
         ),
     }
     recipe = {"baselines": asdict(spec), "seed": seed, **versions("torch", "scikit-learn")}
-    found = {"data": tagmetrics.ceilings(train, heldout, seed=seed, recipe=recipe)}
+    found = {"data": tagmetrics.ceilings(train, test, seed=seed, recipe=recipe)}
     for name, model in baselines.items():
         bound = bootstrap_mean(model.log_prob(test))
         found[name] = [MetricResult("heldout_log_likelihood", *bound, len(test), "higher", recipe)]
         found[name] += tagmetrics.of_samples(
             model.draw(tagmetrics.N_SAMPLES, item_rng(seed, "tagmodels", name)),
             train=train,
-            heldout=heldout,
+            unseen=test,
             constraints=constraints,
             seed=seed,
             recipe=recipe,
@@ -183,7 +183,9 @@ def compare(
         fitted, _ = vae.train(rows, preset, seed)
         prior = vae.prior_of(fitted, rows.train, priors[name])
         told = recipe | {"spec": asdict(preset), "prior": priors[name]}
-        found[f"vae_{name}"] = vae.measure(fitted, prior, rows, constraints, seed=seed, recipe=told)
+        found[f"vae_{name}"] = vae.measure(
+            fitted, prior, rows, constraints, unseen=rows.test, seed=seed, recipe=told
+        )
     lines = [
         {"model": name} | {key: value for key, value in asdict(result).items() if key != "recipe"}
         for name, results in found.items()

@@ -16,7 +16,7 @@ from conceptcaps.errors import InputError
 from conceptcaps.io import atomic, read_json, read_rows, write_json, write_table
 from conceptcaps.results import MetricResult, bootstrap_mean, versions, write_metrics
 from conceptcaps.runlog import progress
-from conceptcaps.schemas import CATEGORIES, VAE_HISTORY
+from conceptcaps.schemas import CATEGORIES, VAE_HISTORY, VAE_LATENT
 from conceptcaps.seeding import item_seed, seed_everything
 from conceptcaps.taxonomy import load_exclusive, load_implications, vocabulary
 
@@ -128,8 +128,12 @@ def fit(
     config: str | Path,
     metrics: str | Path,
     history: str | Path,
+    latent: str | Path,
 ) -> None:
-    """Fit the VAE on the training pairs; measure held-out rows and prior samples apart.
+    """Fit the VAE on the training pairs; measure test rows and prior samples apart.
+
+    Writes the model with its prior, its config, the figures, the training curve and the place of
+    every pair in latent space (`schemas.VAE_LATENT`).
 
     Raises:
         InputError: there are no training or test rows, or the loss stops being finite.
@@ -142,6 +146,7 @@ def fit(
     description = {"tags": vocabulary(rows.categories), "taxonomy": rows.categories}
     write_json(config, description | {"spec": asdict(spec)})
     write_table(history, curve, VAE_HISTORY)
+    write_table(latent, _places(vae, pairs, description["tags"]), VAE_LATENT)
     limits = {"min_categories": sampling.min_categories, "max_tags": sampling.max_tags}
     constraints = Constraints(
         rows.categories,
@@ -150,12 +155,19 @@ def fit(
         **limits,
     )
     recipe = {"spec": asdict(spec), "sampling": asdict(sampling), "seed": seed, **versions("torch")}
-    results = measure(vae, prior, rows, constraints, seed=seed, recipe=recipe)
-    known = rows.train.numpy().astype(bool), rows.heldout.numpy().astype(bool)
+    results = measure(vae, prior, rows, constraints, unseen=rows.test, seed=seed, recipe=recipe)
+    known = rows.train.numpy().astype(bool), rows.test.numpy().astype(bool)
     results += tagmetrics.ceilings(*known, seed=seed, recipe={"seed": seed})
     write_metrics(metrics, results)
     for result in results:
         print(f"{result.name}: {result.value:.4f} (n={result.n})")
+
+
+@torch.no_grad()
+def _places(vae: BetaVAE, pairs: str | Path, tags: list[str]) -> list[dict]:
+    rows = read_rows(pairs, ["id", "split", "aspect_list", "genre_aspects"])
+    means, _ = vae.encode(multi_hot([row.pop("aspect_list") for row in rows], tags))
+    return [row | {"mean": mean.tolist()} for row, mean in zip(rows, means, strict=True)]
 
 
 def load(model: str | Path, config: str | Path) -> tuple[BetaVAE, dict, dict]:
@@ -294,26 +306,35 @@ def log_prior(prior: dict, z: torch.Tensor) -> torch.Tensor:
 
 
 def measure(
-    vae, prior, rows: Rows, constraints: Constraints, *, seed: int, recipe: dict
+    vae,
+    prior,
+    rows: Rows,
+    constraints: Constraints,
+    *,
+    unseen: torch.Tensor,
+    seed: int,
+    recipe: dict,
 ) -> list[MetricResult]:
-    """Measure the reconstruction of the test rows, their bound, and samples of the prior."""
+    """Measure the reconstruction and bound of `unseen` rows [N, D], and samples of the prior.
+
+    `unseen` are the test rows for a figure, the validation rows for a choice.
+    """
     from conceptcaps.tagsampler import Sampler  # it draws from the model that this module fits
 
-    test = rows.test.numpy().astype(bool)
-    results = tagmetrics.reconstruction(test, reconstruct(vae, rows.test), recipe)
-    bound = bootstrap_mean(log_bound(vae, prior, rows.test, seed=item_seed(seed, "fit_vae", "z")))
+    x = unseen.numpy().astype(bool)
+    results = tagmetrics.reconstruction(x, reconstruct(vae, unseen), recipe)
+    bound = bootstrap_mean(log_bound(vae, prior, unseen, seed=item_seed(seed, "fit_vae", "z")))
     results.append(
-        MetricResult("heldout_log_likelihood", *bound, len(test), "higher", recipe | {"nats": 1})
+        MetricResult("heldout_log_likelihood", *bound, len(x), "higher", recipe | {"nats": 1})
     )
     rngs = [
         np.random.default_rng(item_seed(seed, "fit_vae", f"measure/{k}"))
         for k in range(tagmetrics.N_SAMPLES)
     ]
-    samples = Sampler(vae, prior).sample(rngs)
     return results + tagmetrics.of_samples(
-        samples,
+        Sampler(vae, prior).sample(rngs),
         train=rows.train.numpy().astype(bool),
-        heldout=rows.heldout.numpy().astype(bool),
+        unseen=x,
         constraints=constraints,
         seed=seed,
         recipe=recipe,
