@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+import json
 import os
 import re
 import subprocess
 import sys
+import zipfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -203,7 +206,19 @@ def test_a_second_run_does_nothing(mini):
 
 def test_report_and_headline(mini, tmp_path):
     mini.snakemake("--workflow-profile", "mini", "--report", tmp_path / "report.zip")
-    assert (tmp_path / "report.zip").stat().st_size > 50_000
+    with zipfile.ZipFile(tmp_path / "report.zip") as report:
+        pictures = {Path(name).name for name in report.namelist()}
+        page = report.read("report/report.html").decode()
+    assert {path.name for path in (mini.results / "figures").glob("*.png")} <= pictures
+    listed = json.loads(re.search(r"var results = (\{.*?\});?\n", page)[1])
+    for name, entry in listed.items():
+        assert entry["labels"] and len(entry["caption"]) > 50, name  # quotes the run's settings
+    categories = {"Tags", "Captions", "Audio", "Concepts", "Dataset", "Miniature"}
+    assert categories <= set(re.findall(r'"(\w+)": ', page))
+    # opens offline: no script, style or picture from elsewhere
+    assert not re.findall(
+        r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", page
+    )
     text = headline(mini.results)
     assert "conceptcaps.parquet" in text and "TCAV" in text
 
