@@ -225,6 +225,20 @@ def brought_captions(wildcards):
     return [path]
 
 
+def split_lists():
+    """Return the lists of the genre corpus' parts, [] where it is split by genre and seed."""
+    folder = setting("gtzan.classifier.splits")
+    if folder is None:
+        return []
+    found = [sorted(Path(folder).glob(f"{part}*.txt")) for part in ("train", "valid", "test")]
+    if [len(files) for files in found] != [1, 1, 1]:
+        raise WorkflowError(
+            f"gtzan.classifier.splits: '{folder}' must hold one file each of train*.txt, valid*.txt and "
+            "test*.txt, with the clips of that part, one a line (blues/blues.00029.wav)."
+        )
+    return [str(path) for files in found for path in files]
+
+
 def n_items(arm):
     """Return how many tag sets an arm captions and plays."""
     total = config["tags"]["items"]

@@ -10,6 +10,7 @@ rule fit_genrecnn:
     """Train the log-mel CNN; accuracy, confusion and calibration on held-out clips."""
     input:
         clips="<results>/gtzan/clips.parquet",
+        splits=split_lists(),
     output:
         model="<results>/gtzan/model.safetensors",
         config="<results>/gtzan/config.json",

@@ -108,6 +108,10 @@ def genre_metrics(folder):
             metric("expected_calibration_error", 0.1, n=8, direction="lower"),
         ],
         "confusion": [[3, 1], [1, 3]],
+        "reliability": [
+            {"low": 0.5, "high": 0.6, "n": 3, "confidence": 0.55, "accuracy": 0.4},
+            {"low": 0.9, "high": 1.0, "n": 5, "confidence": 0.96, "accuracy": 1.0},
+        ],
         "classes": ["jazz", "rock"],
     }
     io.write_json(folder / "metrics.json", report)
@@ -160,7 +164,11 @@ FIGURES = {
     ),
     "captioner": (curves.plot_captioner, finetuning, ["8 steps; kept: step 4, 0.500"]),
     "text": (figures.plot_text, text_scores, ["bleu4", "higher is better, N = 50", "not defined"]),
-    "genrecnn": (figures.plot_genrecnn, genre_metrics, ["accuracy 0.75", "N = 8"]),
+    "genrecnn": (
+        figures.plot_genrecnn,
+        genre_metrics,
+        ["accuracy 0.75", "N = 8", "Calibration error 0.10"],
+    ),
     "tcav": (figures.plot_tcav, tcav_scores, ["4 of 8 tests significant", "planted", "0.87"]),
 }
 

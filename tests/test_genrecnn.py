@@ -2,12 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from conceptcaps import clips, genrecnn, genrenet, io, schemas
+from conceptcaps import clips, genrecnn, genrenet, genresplit, io, schemas
 from conceptcaps.errors import InputError
 
 RATE = 8000
@@ -23,6 +24,8 @@ SPEC = genrenet.Spec(
     learning_rate=1e-2,
     validation=0.1,
     test=0.25,
+    residual_blocks=0,
+    augment={"time_mask": 0.0, "frequency_mask": 0, "frequency_shift": 0},
 )
 
 
@@ -62,13 +65,14 @@ def fitted(corpus, tmp_path_factory):
     return fit(corpus, tmp_path_factory.mktemp("fitted"))
 
 
-def fit(corpus, folder):
+def fit(corpus, folder, spec=SPEC, splits=()):
     paths = {name: folder / name for name in ("model.safetensors", "config.json", "metrics.json")}
     genrecnn.fit(
         clips=corpus,
-        spec=SPEC,
+        spec=spec,
         sampling_rate_hz=RATE,
         seed=1,
+        splits=splits,
         model=paths["model.safetensors"],
         config=paths["config.json"],
         metrics=paths["metrics.json"],
@@ -107,13 +111,13 @@ def test_split_is_stratified_and_keeps_identical_recordings_together():
     rows = [
         {"id": f"{g}{k}", "genre": g, "sha256": f"{g}{k // 2}"} for g in "ab" for k in range(40)
     ]
-    split = genrecnn.split_clips(rows, validation=0.1, test=0.2, seed=3)
+    split = genresplit.split_clips(rows, validation=0.1, test=0.2, seed=3)
     part_of = {clip_id: part for part, ids in split.items() for clip_id in ids}
     assert all(part_of[f"{g}{k}"] == part_of[f"{g}{k + 1}"] for g in "ab" for k in range(0, 40, 2))
     for part, share in (("test", 0.2), ("validation", 0.1)):
         assert sum(clip_id.startswith("a") for clip_id in split[part]) == share * 40
-    assert split == genrecnn.split_clips(rows[::-1], validation=0.1, test=0.2, seed=3)
-    assert split != genrecnn.split_clips(rows, validation=0.1, test=0.2, seed=4)
+    assert split == genresplit.split_clips(rows[::-1], validation=0.1, test=0.2, seed=3)
+    assert split != genresplit.split_clips(rows, validation=0.1, test=0.2, seed=4)
 
 
 def test_a_genre_with_too_few_clips_is_named():
@@ -122,7 +126,7 @@ def test_a_genre_with_too_few_clips_is_named():
         {"id": "x2", "genre": "polka", "sha256": "2"},
     ]
     with pytest.raises(InputError, match="'polka' has 2 clips"):
-        genrecnn.split_clips(rows, validation=0.1, test=0.2, seed=3)
+        genresplit.split_clips(rows, validation=0.1, test=0.2, seed=3)
 
 
 def test_windows_are_cut_without_overlap():
@@ -214,3 +218,99 @@ def test_calibration_error_closed_form():
     confidence, right = np.array([0.95, 0.95, 0.65, 1.0]), np.array([True, False, True, True])
     expected = (abs(2 - 2.9) + abs(1 - 0.65)) / 4
     assert genrecnn.calibration_error(confidence, right) == pytest.approx(expected)
+
+
+def test_reliability_says_what_the_calibration_error_sums():
+    confidence = np.array([0.95, 0.92, 0.55, 0.41, 1.0])
+    right = np.array([True, False, True, False, True])
+    rows = genrecnn.reliability(confidence, right)
+    assert [row["n"] for row in rows] == [1, 1, 3]
+    assert rows[2]["accuracy"] == pytest.approx(2 / 3) and rows[2]["low"] == pytest.approx(0.9)
+    gap = sum(row["n"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / 5
+    assert gap == pytest.approx(genrecnn.calibration_error(confidence, right))
+
+
+def test_the_report_has_reliability_over_all_test_clips(fitted):
+    rows = io.read_json(fitted["metrics.json"])["reliability"]
+    assert sum(row["n"] for row in rows) == 12
+
+
+def test_a_larger_network_by_config_learns_saves_and_loads(corpus, tmp_path):
+    spec = replace(SPEC, residual_blocks=1, channels=[8, 24], epochs=4)
+    paths = fit(corpus, tmp_path, spec)
+    report = io.read_json(paths["metrics.json"])
+    assert report["metrics"][0]["value"] >= 0.9
+    network, described = genrenet.load(paths["model.safetensors"], paths["config.json"])
+    assert described["spec"]["residual_blocks"] == 1
+    assert network.get_submodule("conv2")(torch.zeros(1, 8, 6, 8)).shape == (1, 24, 3, 4)
+    small = genrenet.GenreCNN(SPEC, classes=2, sampling_rate_hz=RATE)
+    assert sum(p.numel() for p in network.parameters()) > 3 * sum(
+        p.numel() for p in small.parameters()
+    )
+
+
+def test_augmentation_hides_and_shifts_each_window_in_its_own_way():
+    torch.manual_seed(0)
+    windows = torch.arange(1.0, 25)[None, :, None].expand(200, 24, 40).contiguous()  # value = band
+    none = genrenet.augment(windows, time_mask=0.0, frequency_mask=0, frequency_shift=0)
+    assert none is windows
+    shifted = genrenet.augment(windows, time_mask=0.0, frequency_mask=0, frequency_shift=2)
+    assert {float(w[10, 0]) for w in shifted} == {9.0, 10, 11, 12, 13}
+    assert shifted.min() == 1 and shifted.max() == 24  # the edge is repeated
+    masked = genrenet.augment(windows, time_mask=0.25, frequency_mask=6, frequency_shift=0) == 0
+    frames, bands = masked.all(dim=1).sum(1), masked.all(dim=2).sum(1)  # hidden, of each window
+    assert set(frames.tolist()) == set(range(11)) and set(bands.tolist()) == set(range(7))
+    for window in masked:
+        hidden = window.all(dim=0).nonzero().flatten().tolist()
+        assert hidden == list(range(hidden[0], hidden[0] + len(hidden))) if hidden else True
+    kept = genrenet.augment(windows, time_mask=0.25, frequency_mask=6, frequency_shift=0)
+    assert torch.equal(kept[kept != 0], windows[kept != 0])
+
+
+def test_training_uses_augmentation_and_evaluation_does_not(corpus, fitted, tmp_path):
+    spec = replace(SPEC, augment={"time_mask": 0.3, "frequency_mask": 4, "frequency_shift": 1})
+    paths = fit(corpus, tmp_path, spec)
+    assert paths["model.safetensors"].read_bytes() != fitted["model.safetensors"].read_bytes()
+    assert io.read_json(paths["metrics.json"])["metrics"][0]["value"] >= 0.9
+    network, _ = genrenet.load(paths["model.safetensors"], paths["config.json"])
+    windows = torch.randn(2, RATE // 2)
+    assert torch.equal(network(windows), network(windows))
+
+
+def lists(folder, **parts):
+    paths = []
+    for part in ("train", "validation", "test"):
+        lines = [f"{i.split('.')[0]}/{i}.wav" for i in parts[part]]
+        paths.append(folder / f"{part}.txt")
+        paths[-1].write_text("# an artist-aware list\n" + "\n".join(lines) + "\n\n")
+    return paths
+
+
+def ids(start, end):
+    return [f"{genre}.{k:02d}" for genre in ("high", "low") for k in range(start, end)]
+
+
+def test_lists_decide_the_split_and_leave_faults_out(corpus, tmp_path, capsys):
+    paths = lists(tmp_path, train=ids(0, 10), validation=ids(10, 14), test=ids(14, 20))
+    paths[2].write_text(paths[2].read_text() + "low/low.99.wav\n")
+    fitted = fit(corpus, tmp_path, splits=paths)
+    split = io.read_json(fitted["config.json"])["split"]
+    assert split == {"train": ids(0, 10), "validation": ids(10, 14), "test": ids(14, 20)}
+    report = io.read_json(fitted["metrics.json"])["metrics"][0]
+    assert report["n"] == 12 and report["recipe"]["split"] == "lists"
+    log = capsys.readouterr().out
+    assert "1 of 13 clips are not in the corpus: ['low.99']" in log
+    assert "8 of 48 clips are in no list and left out" in log
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (ids(8, 14), r"test\.txt: high\.08 is in .*train\.txt as well"),
+        (["high.20", "low.77"], r"test\.txt: has no clip of low that is in the corpus"),
+    ],
+)
+def test_lists_that_leak_or_lack_a_genre_are_refused(corpus, tmp_path, test, message):
+    paths = lists(tmp_path, train=ids(0, 10), validation=ids(14, 16), test=test)
+    with pytest.raises(InputError, match=message):
+        fit(corpus, tmp_path, splits=paths)

@@ -10,6 +10,7 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         spec=genrecnn.Spec(**json.loads(snakemake.params.classifier)),
         sampling_rate_hz=snakemake.params.sampling_rate_hz,
         seed=snakemake.params.seed,
+        splits=snakemake.input.splits,
         model=snakemake.output.model,
         config=snakemake.output.config,
         metrics=snakemake.output.metrics,

@@ -69,36 +69,59 @@ def _metric_panel(axes: Axes, name: str, of_arm: dict[str, dict], order: list[st
 
 
 def plot_genrecnn(*, metrics: str | Path, output) -> None:
-    """Draw the classifier's confusion matrix on held-out clips (fit_genrecnn's metrics.json)."""
+    """Draw the classifier's confusion matrix and reliability on held-out clips.
+
+    Args:
+        metrics: metrics.json of fit_genrecnn.
+        output: object with the paths `png` and `svg`.
+    """
     report = read_json(metrics)
+    of_name = {metric["name"]: metric for metric in report["metrics"]}
+    with drawing(output, height=3.6) as figure:
+        confusion, calibration = figure.subplots(1, 2, width_ratios=(1.25, 1))
+        _confusion_panel(confusion, report, of_name["clip_accuracy"])
+        _reliability_panel(
+            calibration, report["reliability"], of_name["expected_calibration_error"]
+        )
+
+
+def _confusion_panel(axes: Axes, report: dict, accuracy: dict) -> None:
     counts = np.array(report["confusion"])
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    of_name = {metric["name"]: metric for metric in report["metrics"]}
-    accuracy, calibration = of_name["clip_accuracy"], of_name["expected_calibration_error"]
-    with drawing(output, height=4.4, width=5.4) as figure:
-        axes = figure.subplots()
-        image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
-        for i, j in zip(*np.nonzero(counts), strict=True):
-            shade = "white" if shares[i, j] > 0.55 else "black"
-            axes.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=7)
-        classes = report["classes"]
-        axes.set_xticks(
-            range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor"
+    axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    for i, j in zip(*np.nonzero(counts), strict=True):
+        shade = "white" if shares[i, j] > 0.55 else "black"
+        axes.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=6.5)
+    classes = report["classes"]
+    axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(classes)), classes)
+    axes.tick_params(length=0)
+    axes.set(xlabel="predicted genre; numbers are clips", ylabel="true genre")
+    axes.set_title(
+        f"Held-out clips (N = {accuracy['n']:,}): accuracy {accuracy['value']:.2f} "
+        f"[{accuracy['ci_low']:.2f}, {accuracy['ci_high']:.2f}]"
+    )
+    axes.spines[:].set_visible(False)
+
+
+def _reliability_panel(axes: Axes, bins: list[dict], error: dict) -> None:
+    """Draw accuracy against mean confidence of each bin; the size of a dot is its clips."""
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    most = max(row["n"] for row in bins)
+    for row in bins:
+        axes.vlines(row["confidence"], row["accuracy"], row["confidence"], color="0.75", lw=1.2)
+        axes.plot(
+            row["confidence"], row["accuracy"], "o", color=BLUE, ms=3 + 8 * np.sqrt(row["n"] / most)
         )
-        axes.set_yticks(range(len(classes)), classes)
-        axes.tick_params(length=0)
-        axes.set(xlabel="predicted genre", ylabel="true genre")
-        axes.set_title(
-            f"Held-out clips (N = {accuracy['n']:,}): accuracy {accuracy['value']:.2f} "
-            f"[{accuracy['ci_low']:.2f}, {accuracy['ci_high']:.2f}],\n"
-            f"calibration error {calibration['value']:.2f} "
-            f"[{calibration['ci_low']:.2f}, {calibration['ci_high']:.2f}]"
-        )
-        axes.spines[:].set_visible(False)
-        bar = figure.colorbar(
-            image, ax=axes, shrink=0.8, label="share of the true genre's clips (%)"
-        )
-        bar.outline.set_visible(False)
+        axes.annotate(row["n"], (row["confidence"], row["accuracy"]), (7, -7),
+                      textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
+    axes.set(xlim=(0, 1.1), ylim=(-0.03, 1.05), xlabel="confidence", ylabel="accuracy")
+    axes.set_aspect("equal")
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.set_title(
+        f"Calibration error {error['value']:.2f} [{error['ci_low']:.2f}, {error['ci_high']:.2f}]"
+    )
 
 
 def plot_tcav(*, scores: str | Path, output) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from torch.nn import functional
 
 from conceptcaps.clips import iter_clips
 from conceptcaps.errors import InputError
-from conceptcaps.genrenet import FFT_S, GenreCNN, Spec, cut_windows, vote
+from conceptcaps.genrenet import FFT_S, GenreCNN, Spec, augment, cut_windows, vote
+from conceptcaps.genresplit import read_split, split_clips
 from conceptcaps.io import atomic, read_rows, write_json
 from conceptcaps.results import MetricResult, bootstrap_mean, versions, write_metrics
 from conceptcaps.runlog import progress
@@ -22,67 +22,36 @@ from conceptcaps.seeding import item_seed, seed_everything
 CALIBRATION_BINS = 10  # equal bins of confidence in the expected calibration error
 
 
-def split_clips(
-    rows: list[dict], *, validation: float, test: float, seed: int
-) -> dict[str, list[str]]:
-    """Split clips (dicts with id, genre, sha256) into train, validation and test, genre by genre.
-
-    Within a genre clips are ordered by a seed of their audio's hash; the first shares go to test
-    and validation. Identical recordings of a genre fall into one part.
-
-    Returns:
-        {"train": ids, "validation": ids, "test": ids}, each sorted.
-
-    Raises:
-        InputError: a genre has too few clips for three parts.
-    """
-    genres, parts = defaultdict(list), {"train": [], "validation": [], "test": []}
-    for row in rows:
-        genres[row["genre"]].append((item_seed(seed, "genrecnn/split", row["sha256"]), row["id"]))
-    for genre, keys in sorted(genres.items()):
-        keys.sort()
-        tests = max(1, round(test * len(keys)))
-        validations = max(1, round(validation * len(keys)))
-        if len(keys) - tests - validations < 1:
-            raise InputError(
-                f"gtzan: genre '{genre}' has {len(keys)} clips; {tests} for test and {validations} "
-                "for validation leave none for training. Give it more clips or lower "
-                "gtzan.classifier.test or validation."
-            )
-        first = {}
-        for rank, (key, clip_id) in enumerate(keys):
-            rank = first.setdefault(key, rank)
-            part = (
-                "test" if rank < tests else "validation" if rank < tests + validations else "train"
-            )
-            parts[part].append(clip_id)
-    return {part: sorted(ids) for part, ids in parts.items()}
-
-
 def fit(
     *,
     clips: str | Path,
     spec: Spec,
     sampling_rate_hz: int,
     seed: int,
+    splits: list[str | Path],
     model: str | Path,
     config: str | Path,
     metrics: str | Path,
 ) -> None:
     """Train on a genre corpus (table `schemas.GENRE_CLIPS`) and report the held-out clips.
 
-    Writes the weights of the epoch with the best validation loss, a config (classes, sampling rate,
+    `splits` are the lists of `genresplit.read_split`, or none for a split by genre and seed. Writes
+    the weights of the epoch with the best validation loss, a config (classes, sampling rate,
     spec, ids of each part of the split) and metrics with the confusion matrix [true][predicted] in
     clips, the classes and the training history.
 
     Raises:
-        InputError: fewer than two genres, or a genre with too few clips.
+        InputError: fewer than two genres, a genre with too few clips, or as `read_split`.
     """
     rows = read_rows(clips, ["id", "genre", "sha256"])
     classes = sorted({row["genre"] for row in rows})
     if len(classes) < 2:
         raise InputError(f"{clips}: has {len(classes)} genre(s); a classifier needs at least two.")
-    split = split_clips(rows, validation=spec.validation, test=spec.test, seed=seed)
+    split = (
+        read_split(splits, rows)
+        if splits
+        else split_clips(rows, validation=spec.validation, test=spec.test, seed=seed)
+    )
     print(f"{len(classes)} genres; " + ", ".join(f"{part}: {len(split[part])}" for part in split))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     seed_everything(item_seed(seed, "genrecnn", "training"))
@@ -100,9 +69,10 @@ def fit(
         save_file(weights, temporary, metadata={"classes": json.dumps(classes)})
     described = {"classes": classes, "sampling_rate_hz": sampling_rate_hz, "spec": asdict(spec)}
     write_json(config, {**described, "split": split})
+    described |= {"split": "lists" if splits else "by genre and seed"}
     recipe = described | {"seed": seed, "fft_s": FFT_S} | versions("torch", "soxr")
-    results, confusion = evaluate(network, split["test"], features, genre, recipe)
-    write_metrics(metrics, results, confusion=confusion, classes=classes, history=history)
+    results, told = evaluate(network, split["test"], features, genre, recipe)
+    write_metrics(metrics, results, **told, classes=classes, history=history)
 
 
 def _features(network: GenreCNN, clips: str | Path, rate: int, window_s: float) -> dict:
@@ -141,7 +111,8 @@ def train(network: GenreCNN, *, train: tuple, validation: tuple, spec: Spec) -> 
         network.train()
         total = 0.0
         for batch in torch.randperm(len(train[1])).split(spec.batch_size):
-            logits = network.classify(train[0][batch].to(device))
+            windows = augment(train[0][batch].to(device), **spec.augment)
+            logits = network.classify(windows)
             loss = functional.cross_entropy(logits, train[1][batch].to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -177,7 +148,7 @@ def _logits(network: GenreCNN, log_mel: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(network: GenreCNN, ids: list[str], features: dict, genre: dict, recipe: dict) -> tuple:
-    """Return (metrics, confusion [true][predicted] in clips) of the clips `ids`.
+    """Return (metrics, {"confusion": [true][predicted] in clips, "reliability"}) of clips `ids`.
 
     clip_accuracy has Wilson's interval; window_accuracy and the calibration error resample clips,
     as the windows of a clip are not independent.
@@ -210,7 +181,10 @@ def evaluate(network: GenreCNN, ids: list[str], features: dict, genre: dict, rec
             recipe | {"bins": CALIBRATION_BINS},
         ),
     ]
-    return results, confusion.tolist()
+    return results, {
+        "confusion": confusion.tolist(),
+        "reliability": reliability(confidence, right),
+    }
 
 
 def wilson(successes: int, n: int) -> tuple[float, float, float]:
@@ -232,7 +206,28 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
 
     **Source:** Guo et al. 2017, equation 3.
     """
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = _bins(confidence)
     gaps = np.zeros(CALIBRATION_BINS)
     np.add.at(gaps, bins, right.astype(float) - confidence)
     return float(np.abs(gaps).sum() / len(confidence))
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict]:
+    """Return {low, high, n, confidence, accuracy} of each bin with clips: a reliability diagram."""
+    bins, rows = _bins(confidence), []
+    for b in np.unique(bins):
+        inside = bins == b
+        rows.append(
+            {
+                "low": float(b / CALIBRATION_BINS),
+                "high": float((b + 1) / CALIBRATION_BINS),
+                "n": int(inside.sum()),
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": float(right[inside].mean()),
+            }
+        )
+    return rows
+
+
+def _bins(confidence: np.ndarray) -> np.ndarray:
+    return np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)

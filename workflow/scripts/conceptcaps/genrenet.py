@@ -30,6 +30,7 @@ class Spec:
     window_s: float  # length of a window, seconds
     mel_bands: int
     channels: list[int]  # of conv1, conv2, ...; each halves time and frequency
+    residual_blocks: int  # of two convolutions in each of conv1, conv2, ..., behind its pooling
     bottleneck: int  # width of the layer before the head
     dropout: float  # before the head, in [0, 1)
     epochs: int  # at most
@@ -38,6 +39,7 @@ class Spec:
     learning_rate: float  # peak of the one-cycle schedule
     validation: float  # share of each genre's clips, in (0, 1)
     test: float  # share of each genre's clips, in (0, 1)
+    augment: dict[str, float]  # of training windows: see `augment`
 
 
 def mel_filterbank(*, sampling_rate_hz: int, fft: int, bands: int) -> torch.Tensor:
@@ -61,13 +63,35 @@ def mel_filterbank(*, sampling_rate_hz: int, fft: int, bands: int) -> torch.Tens
     return filters.float()
 
 
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions beside an identity, [B, C, F, T] to the same.
+
+    **Source:** He et al. 2016.
+    """
+
+    def __init__(self, channels: int):
+        """Build the block with random weights."""
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return relu(x + inner(x))."""
+        return functional.relu(x + self.inner(x))
+
+
 class GenreCNN(nn.Module):
     """Waveform windows [B, T] (float32 in [-1, 1], at `sampling_rate_hz`) to logits [B, classes].
 
-    Layers by name: conv1, conv2, ... (3 x 3 convolution, 2 x 2 max pooling, batch norm, ReLU;
-    output [B, C, F, T']), bottleneck (linear on the mean over F and T', before its ReLU; output
-    [B, D]), head. The bottleneck is read before the ReLU because behind it the gradient of a logit
-    would be the head's weights, equal for all clips.
+    Layers by name: conv1, conv2, ... (3 x 3 convolution, 2 x 2 max pooling, batch norm, ReLU, then
+    the spec's residual blocks; output [B, C, F, T']), bottleneck (linear on the mean over F and T',
+    before its ReLU; output [B, D]), head. The bottleneck is read before the ReLU because behind it
+    the gradient of a logit would be the head's weights, equal for all clips.
     """
 
     def __init__(self, spec: Spec, *, classes: int, sampling_rate_hz: int):
@@ -87,6 +111,7 @@ class GenreCNN(nn.Module):
                 nn.MaxPool2d(2, ceil_mode=True),
                 nn.BatchNorm2d(n_out),
                 nn.ReLU(),
+                *(Residual(n_out) for _ in range(spec.residual_blocks)),
             )
             self.add_module(f"conv{i}", block)
         self.bottleneck = nn.Linear(spec.channels[-1], spec.bottleneck)
@@ -131,6 +156,33 @@ def cut_windows(wave: np.ndarray, *, sampling_rate_hz: int, window_s: float) -> 
     return torch.from_numpy(np.ascontiguousarray(wave[: count * size], np.float32)).view(
         count, size
     )
+
+
+def augment(
+    log_mel: torch.Tensor, *, time_mask: float, frequency_mask: int, frequency_shift: int
+) -> torch.Tensor:
+    """Return log-mel windows [B, mel, frames] changed at random, each in its own way.
+
+    Shifted along the mel axis by up to `frequency_shift` bands (another key; the edge is
+    repeated), and with up to `time_mask` of the frames and `frequency_mask` bands, in one piece
+    each, set to 0, the mean. With all three 0 nothing is drawn and nothing changes.
+
+    **Source:** masks: Park et al. 2019 (SpecAugment).
+    """
+    count, bands, frames = log_mel.shape
+    device = log_mel.device
+    if frequency_shift:
+        moved = torch.randint(-frequency_shift, frequency_shift + 1, (count, 1), device=device)
+        rows = (torch.arange(bands, device=device) + moved).clamp(0, bands - 1)
+        log_mel = log_mel.gather(1, rows[:, :, None].expand(-1, -1, frames))
+    for axis, size, most in ((1, bands, frequency_mask), (2, frames, int(time_mask * frames))):
+        if most:
+            length = torch.randint(0, most + 1, (count, 1), device=device)
+            start = (torch.rand(count, 1, device=device) * (size - length + 1)).long()
+            place = torch.arange(size, device=device)
+            hidden = (place >= start) & (place < start + length)  # (B, size)
+            log_mel = log_mel.masked_fill(hidden.unsqueeze(3 - axis), 0.0)
+    return log_mel
 
 
 def vote(logits: torch.Tensor) -> torch.Tensor:
