@@ -85,7 +85,7 @@ for checkpoint, architecture in (("trap.pt", "HTSAT-tiny"), ("music.pt", "HTSAT-
     except InputError as error:
         refused[checkpoint] = str(error)
 try:  # on the module that is there: building another takes seconds
-    other = embedders._read_weights(root / "other.pt")
+    other = embedders.read_weights(root / "other.pt")
     embedders._load_weights(module.model, other, path="other.pt", architecture="HTSAT-tiny")
 except InputError as error:
     refused["other.pt"] = str(error)

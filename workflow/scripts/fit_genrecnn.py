@@ -4,10 +4,13 @@ import json
 
 from conceptcaps import genrecnn, runlog
 
+settings = json.loads(snakemake.params.classifier)
+del settings["splits"]  # an input: its files
+
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     genrecnn.fit(
         clips=snakemake.input.clips,
-        spec=genrecnn.Spec(**json.loads(snakemake.params.classifier)),
+        spec=genrecnn.Spec(**settings),
         sampling_rate_hz=snakemake.params.sampling_rate_hz,
         seed=snakemake.params.seed,
         splits=snakemake.input.splits,

@@ -184,7 +184,7 @@ class LaionClap(Embedder):
             InputError: the checkpoint or the hub models are missing, or the weights do not fit.
         """
         path = _fetch(model, checkpoint, revision)
-        weights = _read_weights(path)
+        weights = read_weights(path)
         try:
             from laion_clap import CLAP_Module
             from laion_clap.clap_module.factory import list_models
@@ -255,7 +255,7 @@ def _fetch(model: str, checkpoint: str, revision: str | None) -> Path:
         raise InputError(_unloadable(f"{model}/{checkpoint}", revision, error)) from error
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """Read a training checkpoint; laion_clap's own load_ckpt would unpickle anything."""
     try:
         # Beside the weights there is the optimiser, its learning rate a numpy number.
