@@ -112,6 +112,7 @@ def measure_folders(options: argparse.Namespace) -> dict:
     controls = reference.embed_controls(
         embedder,
         reference.folder_sources(options.reference),
+        ids=sets[base].ids,
         controls=_of(reference.Controls, config["scores"]["fad"]),
         duration_s=float(np.median(lengths)),
         spec=spec,

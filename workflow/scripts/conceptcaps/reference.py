@@ -5,7 +5,6 @@ Controls tell how far a distance can move: white noise, silence, the reference i
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +58,13 @@ def embed_reference(
     write_embeddings(output, embedder, kept)
     duration_s = float(np.median([clip.duration_s for clip, _ in kept]))
     of_controls = embed_controls(
-        embedder, sources(), controls=controls, duration_s=duration_s, spec=spec, seed=seed
+        embedder,
+        sources(),
+        ids=[clip.id for clip, _ in kept],
+        controls=controls,
+        duration_s=duration_s,
+        spec=spec,
+        seed=seed,
     )
     write_embeddings(controls_output, embedder, [(clip, "") for clip in of_controls])
 
@@ -101,6 +106,7 @@ def embed_controls(
     embedder,
     sources: Iterable[tuple],
     *,
+    ids: list[str],
     controls: Controls,
     duration_s: float,
     spec: Spec,
@@ -109,12 +115,13 @@ def embed_controls(
     """Embed the controls of a reference.
 
     noise-0000, ...: Gaussian white noise at -20 dBFS RMS; silence-0000, ...: samples 0, hence equal
-    embeddings; lowpass_4000-0000, ...: the reference's first clips without what is above 4,000 Hz
-    (those that cannot be decoded are left out).
+    embeddings; lowpass_4000-0000, ...: clips of the reference, picked evenly over it (its first
+    ones may be all of a genre), without what is above 4,000 Hz.
 
     Args:
         embedder: that of the reference.
         sources: the reference, (id, source) of each clip.
+        ids: of those of its clips that can be decoded.
         controls: config.
         duration_s: of noise and silence.
         spec: config.
@@ -123,17 +130,17 @@ def embed_controls(
     rate, samples = embedder.sampling_rate_hz, round(duration_s * embedder.sampling_rate_hz)
     numbers = range(controls.control_clips)
     sizes = {"window_s": spec.window_s, "batch_size": spec.batch_size}
-    first = list(islice(sources, controls.control_clips))
+    picked = np.linspace(0, len(ids) - 1, min(controls.control_clips, len(ids))).astype(int)
+    chosen = {ids[i] for i in picked}
 
     def waves() -> Iterator[tuple[str, np.ndarray]]:
         for k in numbers:
             yield f"noise-{k:04d}", _white_noise(f"noise-{k:04d}", samples, seed)
         yield "silence-0000", np.zeros(samples, np.float32)
-        for _, source in first:
-            try:
-                wave, _ = clips.decode(source, rate)
-            except InputError:
-                continue  # it stands in the reference's ledger
+        for clip_id, source in sources:
+            if clip_id not in chosen:
+                continue
+            wave, _ = clips.decode(source, rate)
             for cutoff in controls.lowpass_hz:
                 yield f"lowpass_{cutoff:g}-{next(counts[cutoff]):04d}", low_pass(wave, rate, cutoff)
 
