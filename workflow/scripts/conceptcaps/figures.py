@@ -8,6 +8,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
 
 from conceptcaps.figurestyle import (
+    BLUE,
     COLOUR_OF,
     GREY,
     WIDTH,
