@@ -1,7 +1,8 @@
 """Play the captions.
 
 inputs:  <results>/captions/{arm}/{shard}.parquet, a MusicGen checkpoint
-outputs: <results>/audio/{arm}/{shard}.parquet (FLAC bytes) with ledgers
+outputs: <results>/audio/{arm}/{shard}.parquet (FLAC bytes and codes) with ledgers; takes/ has what was
+         measured of every clip that was played
 steps:   generate_audio
 """
 
@@ -14,6 +15,7 @@ rule generate_audio:
     output:
         audio="<results>/audio/{arm}/{shard}.parquet",
         ledger="<results>/audio/{arm}/ledger/{shard}.parquet",
+        takes="<results>/audio/{arm}/takes/{shard}.parquet",
     log:
         "<logs>/generate_audio/{arm}/{shard}.log",
     benchmark:

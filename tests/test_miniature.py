@@ -31,9 +31,10 @@ ITEMS = 24
 def clips(tmp_path_factory):
     path = tmp_path_factory.mktemp("miniature") / "clips.parquet"
     spec = musicgen.Spec(
-        model=str(ZOO / "musicgen"), revision=None, dtype="float32", duration_s=1.0,
+        backend="engine", model=str(ZOO / "musicgen"), revision=None, dtype="float32",
+        duration_s=1.0,
         guidance_scale=3.0, temperature=1.0, top_k=50, batch_size=12, level_dbfs=None,
-        peak_dbfs=-1.0, silence_dbfs=-60.0, min_yield=1.0,
+        peak_dbfs=-1.0, quality=None, min_yield=1.0,
     )  # fmt: skip
     miniature.play(spec=spec, clip_s=WORLD["clip_s"], items=ITEMS, seed=5, output=path)
     return path

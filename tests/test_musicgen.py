@@ -1,5 +1,6 @@
 """MusicGen shards on a small random checkpoint, and the sampler against the softmax."""
 
+import math
 import os
 import signal
 import subprocess
@@ -15,12 +16,26 @@ import torch
 from scipy.stats import chisquare
 from transformers import AutoTokenizer, MusicgenForConditionalGeneration
 
-from conceptcaps import clips, io, musicgen, schemas, seeding
+from conceptcaps import clips, io, musicgen, schemas, seeding, takes
+from conceptcaps.clipquality import Limits
 from conceptcaps.errors import InputError
 from conceptcaps.sampling import ItemSampler
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "workflow/scripts"
 RATE = tiny_models.MUSICGEN_RATE_HZ
+
+
+NO_LIMITS = Limits(
+    takes=1,
+    silence_dbfs=-200.0,
+    max_silent_share=1.0,
+    max_clipped_share=1.0,
+    min_lufs=-math.inf,
+    max_lufs=math.inf,
+    max_dc=1.0,
+    min_bandwidth_hz=0.0,
+    max_repetition=1.0,
+)
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +46,7 @@ def model():
 @pytest.fixture
 def spec(model):
     return musicgen.Spec(
+        backend="engine",
         model=model,
         revision=None,
         dtype="float32",
@@ -41,7 +57,7 @@ def spec(model):
         batch_size=2,
         level_dbfs=-20.0,
         peak_dbfs=-1.0,
-        silence_dbfs=-200.0,
+        quality=NO_LIMITS,
         min_yield=0.0,
     )
 
@@ -61,10 +77,15 @@ def play(tmp_path, spec, *, captions=CAPTIONS, seed=7, arm="base", name="shard")
     rows = [dict.fromkeys(schemas.CAPTIONS.names) | {"id": i, "caption": c} for i, c in captions]
     io.write_table(table, rows, schemas.CAPTIONS)
     output, ledger = tmp_path / f"{name}.parquet", tmp_path / f"{name}-ledger.parquet"
-    musicgen.generate_shard(
-        captions=table, arm=arm, spec=spec, seed=seed, output=output, ledger=ledger
-    )
+    takes.generate_shard(
+        captions=table, arm=arm, spec=spec, seed=seed, output=output, ledger=ledger,
+        takes=takes_of(output),
+    )  # fmt: skip
     return output, ledger
+
+
+def takes_of(output):
+    return output.with_name(f"{output.stem}-takes.parquet")
 
 
 def audio_of(output):
@@ -98,6 +119,10 @@ def test_nothing_to_play(tmp_path, spec):
     assert io.read_rows(ledger)[0]["status"] == "no_caption"
 
 
+def limited(spec, **changes):
+    return replace(spec, quality=replace(spec.quality, **changes))
+
+
 def level_dbfs(data):
     wave, _ = clips.decode(data)
     return float(10 * np.log10(np.mean(wave**2.0)))
@@ -112,7 +137,7 @@ def test_silent_clips_are_lost_items(tmp_path, spec):
     spec = replace(spec, level_dbfs=None)  # levels as generated
     levels = {id_: level_dbfs(data) for id_, data in audio_of(play(tmp_path, spec)[0]).items()}
     threshold = sorted(levels.values())[1:3]  # between the second and third quietest
-    output, ledger = play(tmp_path, replace(spec, silence_dbfs=sum(threshold) / 2), name="silence")
+    output, ledger = play(tmp_path, limited(spec, silence_dbfs=sum(threshold) / 2), name="silence")
     quiet = {id_ for id_, level in levels.items() if level < sum(threshold) / 2}
     assert len(quiet) == 2
     assert {row["id"] for row in io.read_rows(ledger) if row["status"] == "silent"} == quiet
@@ -175,9 +200,12 @@ def test_a_partial_shard_of_other_settings_is_not_mixed_in(tmp_path, spec, capsy
 def test_a_killed_job_goes_on_to_the_same_bytes(tmp_path, spec):
     whole, ledger = play(tmp_path, spec, name="whole")
     job = (
-        "from conceptcaps import musicgen\n"
-        "musicgen.generate_shard(captions='whole-captions.parquet', arm='base', "
-        f"spec=musicgen.{spec!r}, seed=7, output='killed.parquet', ledger='killed-ledger.parquet')"
+        "from math import inf\n"
+        "from conceptcaps import musicgen, takes\n"
+        "from conceptcaps.clipquality import Limits\n"
+        "takes.generate_shard(captions='whole-captions.parquet', arm='base', "
+        f"spec=musicgen.{spec!r}, seed=7, output='killed.parquet', ledger='killed-ledger.parquet', "
+        "takes='killed-takes.parquet')"
     )
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, "-c", job], env=environment, cwd=tmp_path)

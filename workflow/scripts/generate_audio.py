@@ -2,16 +2,17 @@
 
 import json
 
-from conceptcaps import musicgen, runlog
+from conceptcaps import musicgen, runlog, takes
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
-    musicgen.generate_shard(
+    takes.generate_shard(
         captions=snakemake.input.captions,
         arm=snakemake.wildcards.arm,
-        spec=musicgen.Spec(
-            **json.loads(snakemake.params.audio), **json.loads(snakemake.params.gates)
+        spec=musicgen.Spec.of(
+            json.loads(snakemake.params.audio) | json.loads(snakemake.params.gates)
         ),
         seed=snakemake.params.seed,
         output=snakemake.output.audio,
         ledger=snakemake.output.ledger,
+        takes=snakemake.output.takes,
     )

@@ -6,8 +6,8 @@ from conceptcaps import miniature, musicgen, runlog
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     miniature.play(
-        spec=musicgen.Spec(
-            **json.loads(snakemake.params.audio), **json.loads(snakemake.params.gates)
+        spec=musicgen.Spec.of(
+            json.loads(snakemake.params.audio) | json.loads(snakemake.params.gates)
         ),
         clip_s=snakemake.params.clip_s,
         items=snakemake.params.n_items,

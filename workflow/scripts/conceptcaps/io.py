@@ -51,6 +51,13 @@ def write_table(path: str | Path, rows: Iterable[dict] | pa.Table, schema: pa.Sc
         pq.write_table(table.cast(schema), temporary, row_group_size=256, **PARQUET)
 
 
+def write_stream(path: str | Path, batches: Iterable[list[dict]], schema: pa.Schema) -> None:
+    """Write a table batch after batch, a row group each: one batch is in memory."""
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
+        for rows in batches:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
 def read_table(path: str | Path, columns: list[str] | None = None) -> pa.Table:
     """Read a parquet table and verify the checksums of what is read.
 
@@ -172,7 +179,8 @@ class Sidecar:
             return False
         try:
             read_table(path)
-        except InputError:
+        except InputError as error:
+            print(f"warning: {error}")
             path.unlink()
             return False
         return True
@@ -182,10 +190,10 @@ class Sidecar:
         self.lock.check()
         write_table(self._path(index), rows, self.schema)
 
-    def read(self, index: int) -> list[dict]:
+    def read(self, index: int, columns: list[str] | None = None) -> list[dict]:
         """Return the rows of batch `index`, which is finished; the lock must still be ours."""
         self.lock.check()
-        return read_rows(self._path(index))
+        return read_rows(self._path(index), columns)
 
     def rows(self) -> list[dict]:
         """Return the rows of all finished batches, in batch order; the lock must still be ours."""

@@ -1,36 +1,32 @@
-"""MusicGen: captions to clips, one random stream per clip, resumable inside a shard.
+"""MusicGen: texts to codes and waves, one random stream per clip.
 
 **Source:** Copet et al. 2023, "Simple and Controllable Music Generation" (section 2.2: delays).
 """
 
-import hashlib
-import json
 import math
-import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, MusicgenConfig, MusicgenForConditionalGeneration
 
-from conceptcaps import clips, io, results, runlog, schemas, seeding
+from conceptcaps.clipquality import Limits
 from conceptcaps.draws import Sampling
 from conceptcaps.errors import InputError
 from conceptcaps.musicgen_engine import Engine
 
-# One row per item of a batch, lost ones included, so that a resumed shard has the whole ledger.
-_BATCH = pa.schema([*schemas.AUDIO, ("status", pa.string()), ("reason", pa.string())])
+_SHARE_OF_FREE = 0.85  # of a GPU's free memory, for caches; the rest is for what a step needs
+WEIGHTS = (".safetensors", ".bin")  # endings of the files that hold a checkpoint's weights
 
 
 @dataclass(frozen=True)
 class Spec:
     """Config section `audio`."""
 
+    backend: str  # "engine" (ours, on transformers' checkpoints) or "audiocraft"
     model: str  # hub id, or local directory when revision is null
     revision: str | None
     dtype: str  # float16, bfloat16 or float32
@@ -41,38 +37,13 @@ class Spec:
     batch_size: int  # clips generated together
     level_dbfs: float | None  # RMS of every clip, dB re full scale; None leaves it as generated
     peak_dbfs: float  # dB re full scale; louder clips are turned down to it
-    silence_dbfs: float  # dB re full scale; clips whose RMS is below are lost items
+    quality: Limits  # what a clip must keep
     min_yield: float  # share of items in [0, 1] that must not be lost
 
-
-def generate_shard(*, captions, arm: str, spec: Spec, seed: int, output, ledger) -> None:
-    """Play one shard of captions: rows of `schemas.AUDIO`, and a ledger row for every caption.
-
-    A clip's tokens are drawn with `item_seed(seed, "audio/<arm>", id)`. Batches are consecutive
-    captions; finished ones wait in `<output>.partial/`, so that a killed job goes on where it was
-    and writes the same bytes. Ledger: ok, no_caption, not_finite, silent (RMS < `silence_dbfs`).
-
-    Raises:
-        InputError: the model or tokenizer is missing or unfit, the duration is beyond its
-            positions, a batch does not fit the GPU, or too many items were lost.
-    """
-    requested = io.read_rows(captions, ["id", "caption"])
-    playable = [row for row in requested if (row["caption"] or "").strip()]
-    batches = [playable[i : i + spec.batch_size] for i in range(0, len(playable), spec.batch_size)]
-    model = resolve_model(spec.model, spec.revision)
-    key = _key(playable, arm=arm, spec=spec, seed=seed, model=model)
-    sidecar = io.Sidecar(output, key=key, code=__file__, schema=_BATCH)
-    missing = [index for index in range(len(batches)) if index not in sidecar]
-    print(f"{output}: {len(requested)} captions, {len(missing)} of {len(batches)} batches to play")
-    if missing:
-        _play(Generator(spec), batches, missing, sidecar, arm=arm, seed=seed, model=model)
-    rows = sidecar.rows()
-    kept = [
-        {name: row[name] for name in schemas.AUDIO.names} for row in rows if row["status"] == "ok"
-    ]
-    io.write_table(output, kept, schemas.AUDIO)
-    io.write_ledger(ledger, _ledger(requested, rows), min_yield=spec.min_yield)
-    sidecar.close()
+    @classmethod
+    def of(cls, section: dict) -> "Spec":
+        """Return the spec of the config section `audio`."""
+        return cls(**section | {"quality": Limits(**section["quality"])})
 
 
 class Generator:
@@ -88,22 +59,21 @@ class Generator:
     def __init__(self, spec: Spec):
         """Load the checkpoint on the GPU if there is one, else on the CPU."""
         self.spec = spec
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
         model, self.tokenizer = _load(spec)
         codec = model.config.audio_encoder
         self.sampling_rate_hz = codec.sampling_rate
         self.samples = round(spec.duration_s * codec.sampling_rate)
         hop = math.prod(codec.upsampling_ratios)  # samples a frame
         self.frames = math.ceil(self.samples / hop)
-        self.engine = Engine(model, device=device, dtype=getattr(torch, spec.dtype))
+        self.engine = Engine(model, device=self.device, dtype=getattr(torch, spec.dtype))
         _check_fit(spec, self.engine, frames=self.frames, frame_s=hop / codec.sampling_rate)
         self.sampling = Sampling(spec.guidance_scale, spec.temperature, spec.top_k)
         self.cut = 0
         self.clips_at_once = spec.batch_size
-        if device == "cuda":
-            free, _ = torch.cuda.mem_get_info()
+        if self.device == "cuda":
             a_clip = self.engine.cache_bytes(frames=self.frames, guided=spec.guidance_scale > 1)
-            self.clips_at_once = max(1, min(spec.batch_size, int(0.85 * free / a_clip)))
+            self.clips_at_once = clips_that_fit(spec.batch_size, clip_bytes=a_clip)
 
     def play(self, texts: list[str], seeds: list[int]) -> np.ndarray:
         """Return waves [B, channels, samples] float32."""
@@ -114,19 +84,14 @@ class Generator:
 
         As many clips at a time as fit the GPU's memory: halved when they do not.
         """
-        prompts = self._tokenize(texts)
         done: list[tuple[torch.Tensor, torch.Tensor]] = []
         start = 0
         while start < len(texts):
             part = slice(start, start + self.clips_at_once)
             try:
-                done.append(
-                    self.engine.compose(
-                        prompts[part], seeds[part], frames=self.frames, sampling=self.sampling
-                    )
-                )
+                done.append(self._compose(texts[part], seeds[part]))
             except torch.OutOfMemoryError as error:
-                self._halve(len(prompts[part]), error)
+                self._halve(len(texts[part]), error)
             else:
                 start = part.stop
         codes, broken = zip(*done, strict=True)
@@ -135,6 +100,10 @@ class Generator:
     def waves(self, codes: torch.Tensor) -> np.ndarray:
         """Return waves [B, channels, samples] float32 of codes [B, codebooks, frames]."""
         return self.engine.decode(codes)[..., : self.samples].numpy()
+
+    def _compose(self, texts: list[str], seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        prompts = self._tokenize(texts)
+        return self.engine.compose(prompts, seeds, frames=self.frames, sampling=self.sampling)
 
     def _halve(self, clips: int, error: Exception) -> None:
         if clips == 1:
@@ -156,6 +125,21 @@ class Generator:
         self.cut += cut
         print(f"{cut} of {len(texts)} captions were cut at {limit} tokens ({self.cut} so far)")
         return self.tokenizer(texts, truncation=True)["input_ids"]
+
+
+def load_generator(spec: Spec) -> "Generator":
+    """Return the generator of the backend that the spec names, its checkpoint loaded."""
+    if spec.backend == "audiocraft":
+        from conceptcaps.musicgen_audiocraft import AudiocraftGenerator  # slow to import
+
+        return AudiocraftGenerator(spec)
+    return Generator(spec)
+
+
+def clips_that_fit(wanted: int, *, clip_bytes: int) -> int:
+    """Return how many clips, of those wanted, the GPU's free memory holds; at least 1."""
+    free, _ = torch.cuda.mem_get_info()
+    return max(1, min(wanted, int(_SHARE_OF_FREE * free / clip_bytes)))
 
 
 def resolve_model(model: str, revision: str | None) -> str:
@@ -234,116 +218,3 @@ def _check_fit(spec: Spec, engine: Engine, *, frames: int, frame_s: float) -> No
             f"audio.duration_s: {spec.duration_s} s takes {steps} positions, but {spec.model} has "
             f"{engine.positions}: at most {longest:.2f} s."
         )
-
-
-def _key(playable: list[dict], *, arm: str, spec: Spec, seed: int, model: str) -> str:
-    settings = asdict(spec)
-    del settings["min_yield"]  # decides what happens to the result, not what it is
-    weights = {}
-    if spec.revision is None:
-        for path in sorted(Path(spec.model).glob("*.safetensors")):
-            with path.open("rb") as file:
-                weights[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    parts = [
-        [arm, settings, seed, model, weights, results.versions("torch", "transformers")],
-        [[row["id"], row["caption"]] for row in playable],
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _play(
-    generator: Generator,
-    batches: list[list[dict]],
-    missing: list[int],
-    sidecar: io.Sidecar,
-    *,
-    arm: str,
-    seed: int,
-    model: str,
-) -> None:
-    """Play the missing batches into the sidecar.
-
-    On a GPU the codec and FLAC work on one batch while the engine composes the next: at most two
-    batches are in memory.
-    """
-    overlap = generator.engine.device.type == "cuda"
-    with ThreadPoolExecutor(max_workers=1) as finisher:
-        behind: Future | None = None
-        for index in runlog.progress(missing, what="batches"):
-            started = time.monotonic()
-            batch = batches[index]
-            seeds = [seeding.item_seed(seed, f"audio/{arm}", row["id"]) for row in batch]
-            codes, broken = generator.compose([row["caption"] for row in batch], seeds)
-            facts = [
-                {"id": row["id"], "seed": item_seed, "model": model}
-                for row, item_seed in zip(batch, seeds, strict=True)
-            ]
-            work = generator, sidecar, index, facts, codes.cpu(), broken.tolist(), started
-            if not overlap:  # another thread would not have the job's limit of threads
-                _finish(*work)
-                continue
-            if behind:
-                behind.result()
-            behind = finisher.submit(_finish, *work)
-        if behind:
-            behind.result()
-
-
-def _finish(
-    generator: Generator,
-    sidecar: io.Sidecar,
-    index: int,
-    facts: list[dict],
-    codes: torch.Tensor,
-    broken: list[int],
-    started: float,
-) -> None:
-    """Decode and encode one batch and keep its rows."""
-    waves = generator.waves(codes)
-    encoded = [
-        _encode(wave, clip.astype(np.int16), step, generator)
-        for wave, clip, step in zip(waves, codes.numpy(), broken, strict=True)
-    ]
-    rows = [fact | clip for fact, clip in zip(facts, encoded, strict=True)]
-    sidecar.write(index, rows)
-    seconds, lost = time.monotonic() - started, sum(row["status"] != "ok" for row in rows)
-    print(
-        f"batch {index + 1}: {len(rows)} clips in {seconds:.1f} s "
-        f"({len(rows) / seconds:.2f} clips/s), {lost} lost",
-        flush=True,
-    )
-
-
-def _encode(wave: np.ndarray, codes: np.ndarray, broken: int, generator: Generator) -> dict:
-    if broken >= 0 or not np.isfinite(wave).all():
-        what = f"logits at step {broken}" if broken >= 0 else "samples"
-        return {
-            "status": "not_finite",
-            "reason": f"{what} that are not finite ({generator.spec.dtype})",
-        }
-    level = 10 * math.log10(max(float(np.mean(wave.astype(np.float64) ** 2)), 1e-30))  # dBFS
-    if level < generator.spec.silence_dbfs:
-        return {"status": "silent", "reason": f"RMS {level:.1f} dBFS"}
-    rate = generator.sampling_rate_hz
-    spec = generator.spec
-    rms = None if spec.level_dbfs is None else 10 ** (spec.level_dbfs / 20)
-    data, gain_db = clips.encode_flac(wave, rate, peak=10 ** (spec.peak_dbfs / 20), rms=rms)
-    return {
-        "audio": {"bytes": data, "path": None},
-        "sampling_rate": rate,
-        "duration_s": wave.shape[-1] / rate,
-        "gain_db": gain_db,
-        "sha256": clips.sha256(data),
-        **clips.pack_codes(codes),
-        "status": "ok",
-        "reason": "",
-    }
-
-
-def _ledger(requested: list[dict], rows: list[dict]) -> list[dict]:
-    played = {row["id"]: row for row in rows}
-    lost = {"status": "no_caption", "reason": "the caption is empty"}
-    return [
-        {"id": row["id"], **{name: played.get(row["id"], lost)[name] for name in lost}}
-        for row in requested
-    ]

@@ -152,6 +152,32 @@ AUDIO = pa.schema(
         ("codes_sha256", pa.string()),
     ]
 )
+TAKES = pa.schema(  # every clip that was played for an item, in order, with what was measured of it
+    [
+        ("id", pa.string()),
+        ("attempt", pa.int32()),  # from 0
+        ("seed", pa.uint64()),
+        ("status", pa.string()),  # "ok": it is the item's clip; otherwise the check that failed
+        ("reason", pa.string()),
+        ("codes_sha256", pa.string()),
+        *[
+            (
+                name,
+                pa.float64(),
+            )  # of the wave before its level was set; null where it is not finite
+            for name in (
+                "rms_dbfs",
+                "peak_dbfs",
+                "lufs",
+                "silent_share",
+                "clipped_share",
+                "dc",
+                "bandwidth_hz",
+                "repetition",
+            )
+        ],
+    ]
+)
 REAL_AUDIO = pa.schema(
     [
         (name, AUDIO.field(name).type)
