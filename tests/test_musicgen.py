@@ -46,7 +46,6 @@ def model():
 @pytest.fixture
 def spec(model):
     return musicgen.Spec(
-        backend="engine",
         model=model,
         revision=None,
         dtype="float32",

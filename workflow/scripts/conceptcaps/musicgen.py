@@ -26,7 +26,6 @@ WEIGHTS = (".safetensors", ".bin")  # endings of the files that hold a checkpoin
 class Spec:
     """Config section `audio`."""
 
-    backend: str  # "engine" (ours, on transformers' checkpoints) or "audiocraft"
     model: str  # hub id, or local directory when revision is null
     revision: str | None
     dtype: str  # float16, bfloat16 or float32
@@ -109,7 +108,7 @@ class Generator:
         if clips == 1:
             raise InputError(
                 f"audio.duration_s: one clip of {self.spec.duration_s} s does not fit the GPU's "
-                f"memory ({_first_line(error)}). Shorten it, or use a larger GPU."
+                f"memory ({first_line(error)}). Shorten it, or use a larger GPU."
             ) from error
         self.clips_at_once = clips // 2
         self.engine.forget()
@@ -125,15 +124,6 @@ class Generator:
         self.cut += cut
         print(f"{cut} of {len(texts)} captions were cut at {limit} tokens ({self.cut} so far)")
         return self.tokenizer(texts, truncation=True)["input_ids"]
-
-
-def load_generator(spec: Spec) -> "Generator":
-    """Return the generator of the backend that the spec names, its checkpoint loaded."""
-    if spec.backend == "audiocraft":
-        from conceptcaps.musicgen_audiocraft import AudiocraftGenerator  # slow to import
-
-        return AudiocraftGenerator(spec)
-    return Generator(spec)
 
 
 def clips_that_fit(wanted: int, *, clip_bytes: int) -> int:
@@ -166,7 +156,7 @@ def _load(spec: Spec):
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec.model, revision=spec.revision)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(_tokenless(spec.model, _first_line(error))) from error
+        raise InputError(_tokenless(spec.model, first_line(error))) from error
     # Without tokenizer files, transformers makes up an empty tokenizer: every word is unknown.
     if (
         tokenizer.decode(tokenizer("music")["input_ids"], skip_special_tokens=True).strip()
@@ -198,11 +188,12 @@ def _tokenless(model: str, why: str) -> str:
 def _unloadable(model: str, revision: str | None, error: Exception) -> str:
     return (
         f"audio.model: {model} (revision {revision}) cannot be loaded as MusicGen "
-        f"({_first_line(error)}). Check the name and revision, the network, or HF_HOME."
+        f"({first_line(error)}). Check the name and revision, the network, or HF_HOME."
     )
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says."""
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
