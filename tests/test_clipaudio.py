@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import socket
 import threading
 import time
 from collections import Counter
@@ -39,6 +40,7 @@ FILES = {
     "mp4": ("video/mp4", b"\0\0\0\x18ftypmp42" + bytes(2000)),
     "slow": ("audio/flac", audio(1)),
     "once": ("audio/flac", audio(1)),
+    "truncated": ("audio/flac", audio(1)),  # the connection ends after half of it
 }
 
 
@@ -57,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if name == "truncated" else data)
 
     def log_message(self, *_):
         pass
@@ -123,6 +125,7 @@ def test_every_clip_gets_its_state(tmp_path, server):
         "forbidden": "error",
         "down": "error",
         "slow": "timeout",
+        "truncated": "error",
         "short": "short",
         "ends": "short",
         "silent": "error",
@@ -138,7 +141,21 @@ def test_every_clip_gets_its_state(tmp_path, server):
     # only what can succeed is asked for again
     assert (server.asked["gone"], server.asked["forbidden"]) == (1, 1)
     assert (server.asked["down"], server.asked["slow"]) == (2, 2)
+    assert server.asked["truncated"] == 4  # a try asks for the page, then for the file
     assert not (tmp_path / "audio.parquet.partial").exists()
+
+
+def test_a_refused_connection_is_not_final(tmp_path, server):
+    """Nobody listens at the port: every clip is lost, and asked for again by the next run."""
+    write_clips(tmp_path / "clips.parquet", ["wave", "near"])
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    nobody = spec_of(server, url=f"http://127.0.0.1:{port}/{{ytid}}.flac", min_yield=0.5)
+    with pytest.raises(InputError, match="2 of 2 items were lost"):
+        retrieve(tmp_path, nobody)
+    lost = read_rows(tmp_path / "ledger.parquet")
+    assert {row["status"] for row in lost} == {"error"} and "refused" in lost[0]["reason"]
+    assert not list((tmp_path / "audio.parquet.partial").glob("*.parquet"))
 
 
 def test_clips_are_cut_resampled_and_hashed(tmp_path, server):

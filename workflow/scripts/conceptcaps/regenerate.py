@@ -52,15 +52,15 @@ def regenerate(results: str | Path, clip_id: str, *, arm: str = "conceptcaps") -
     """
     results = Path(results)
     try:
-        section = yaml.safe_load((results / "run/config.yaml").read_text())["audio"]
+        spec = musicgen.Spec.of(yaml.safe_load((results / "run/config.yaml").read_text())["audio"])
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(
-            f"{results}: is not the results of a run: run/config.yaml cannot be read ({error})."
+            f"{results}: is not the results of a run of this version: run/config.yaml cannot be "
+            f"read ({type(error).__name__}: {error})."
         ) from error
     shard, row = _find(results / "audio" / arm, clip_id)
     captions = io.read_rows(results / "captions" / arm / shard.name, ["id", "caption"])
     caption = {one["id"]: one["caption"] for one in captions}[clip_id]
-    spec = musicgen.Spec.of(section)
     if row["model"] != musicgen.resolve_model(spec.model, spec.revision):
         raise InputError(
             f"{clip_id} was played by {row['model']}, but run/config.yaml names {spec.model}. "
