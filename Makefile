@@ -7,6 +7,7 @@
 # make why ARGUMENTS="--workflow-profile mini audio"     why jobs would run again, in plain words
 # make dag      dry runs of every profile and scenario, and the linter; needs snakemake alone
 # make scaling  docs/scaling.md and its figure anew
+# make docs    the documentation, results/site/index.html
 # make models   train the miniature's models anew, into results/mini/models (two hours)
 # make real MUSICCAPS=musiccaps-public.csv     the real table through the miniature's models
 # make format | lint | clean
@@ -20,7 +21,7 @@ export TOKENIZERS_PARALLELISM := false
 # Without it Snakemake keeps caches in the home directory, where two checkouts would share them.
 export XDG_CACHE_HOME := $(CURDIR)/.snakemake/cache
 
-.PHONY: install demo test test-long test-slurm resources why dag scaling models real lint format clean
+.PHONY: install demo test test-long test-slurm resources why dag scaling docs models real lint format clean
 
 install: $(VENV)/.installed
 
@@ -78,6 +79,9 @@ dag:
 
 scaling: $(VENV)/.installed
 	$(BIN)/python docs/scaling.py
+
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 models: $(VENV)/.installed
 	$(BIN)/snakemake --workflow-profile mini --configfile overlays/mini.yaml overlays/retrained.yaml -- mini_models

@@ -33,34 +33,37 @@ def config_table() -> str:
     paper = yaml.safe_load((ROOT / "config.yaml").read_text())
     mini = yaml.safe_load((ROOT / "overlays/mini.yaml").read_text())
     lines = ["| key | paper scale | miniature | meaning |", "|---|---|---|---|"]
-    for path, description in _keys(schema, ""):
-        value, small = _value(paper, path), _value(mini, path)
-        changed = "" if small is _ABSENT else f"`{_show(small)}`"
-        lines.append(f"| `{path}` | `{_show(value)}` | {changed} | {description} |")
+    for path, rule in keys_of(schema, ""):
+        value, small = value_at(paper, path), value_at(mini, path)
+        changed = "" if small is ABSENT else f"`{shown(small)}`"
+        lines.append(f"| `{path}` | `{shown(value)}` | {changed} | {rule['description']} |")
     return "\n".join(lines)
 
 
-_ABSENT = object()
+ABSENT = object()
 
 
-def _keys(schema: dict, path: str) -> Iterator[tuple[str, str]]:
+def keys_of(schema: dict, path: str) -> Iterator[tuple[str, dict]]:
+    """Yield every key's dotted path with its schema, in the schema's order."""
     for key, value in schema["properties"].items():
         here = f"{path}.{key}" if path else key
         if "properties" in value:
-            yield from _keys(value, here)
+            yield from keys_of(value, here)
         elif key != "presets":  # a mapping of named settings, explained beside its values
-            yield here, value["description"]
+            yield here, value
 
 
-def _value(config: dict, path: str):
+def value_at(config: dict, path: str):
+    """Return the value at a dotted path, or ABSENT."""
     for key in path.split("."):
         if not isinstance(config, dict) or key not in config:
-            return _ABSENT
+            return ABSENT
         config = config[key]
     return config
 
 
-def _show(value) -> str:
+def shown(value) -> str:
+    """Return a value as a line of YAML, cut where it is long."""
     text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
     return text if len(text) <= 48 else f"{text[:45]}..."
 

@@ -37,7 +37,7 @@ def fit(
 
     `splits` are the lists of `genresplit.read_split`, or none for a split by genre and seed. Writes
     the weights of the epoch with the best validation loss, a config (classes, sampling rate,
-    spec, ids of each part of the split) and metrics with the confusion matrix [true][predicted] in
+    spec, ids of each part of the split) and metrics with the confusion matrix (rows: truth) in
     clips, the classes and the training history.
 
     Raises:
@@ -148,7 +148,7 @@ def _logits(network: GenreCNN, log_mel: torch.Tensor) -> torch.Tensor:
 
 
 def evaluate(network: GenreCNN, ids: list[str], features: dict, genre: dict, recipe: dict) -> tuple:
-    """Return (metrics, {"confusion": [true][predicted] in clips, "reliability"}) of clips `ids`.
+    """Return (metrics, {"confusion": `[true][predicted]` in clips, "reliability"}) of clips `ids`.
 
     clip_accuracy has Wilson's interval; window_accuracy and the calibration error resample clips,
     as the windows of a clip are not independent.
