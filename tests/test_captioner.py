@@ -261,25 +261,6 @@ def test_checkpoints_of_other_settings_are_forgotten(tmp_path, capfd):
     assert "going on from" not in capfd.readouterr().out
 
 
-def test_memory_that_runs_out_names_the_setting_to_lower():
-    def run_out(error, key="a.batch_size", also=""):
-        with chatmodel.memory(key, also):
-            error()
-
-    def off_gpu():
-        torch.empty(2**60, dtype=torch.uint8)
-
-    def on_gpu():
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    with pytest.raises(InputError, match=r"a\.batch_size: the main memory is not enough.*Lower it"):
-        run_out(off_gpu)
-    with pytest.raises(InputError, match=r"GPU memory.*Lower it and wait"):
-        run_out(on_gpu, also="wait")
-    with pytest.raises(RuntimeError, match="cannot be multiplied"):  # nothing else is taken for it
-        run_out(lambda: torch.ones(2, 3) @ torch.ones(2, 3))
-
-
 def test_an_untrained_adapter_is_refused(tmp_path):
     with pytest.raises(InputError, match="changes nothing"):
         run_finetune(tmp_path, changed(learning_rate=0.0, epochs=1, batch_size=16))
@@ -326,31 +307,6 @@ def test_an_adapter_of_another_base_is_refused(trained, tmp_path):
     other = shutil.copytree(tiny_models.llama(), tmp_path / "other")
     with pytest.raises(InputError, match="was trained on"):
         chatmodel.load(tiny_models.base(model=str(other)), trained / "adapter")
-
-
-def test_a_missing_model_says_what_to_do():
-    with pytest.raises(InputError, match=r"captioner\.base\.model.*licence.*HF_TOKEN"):
-        chatmodel.load(tiny_models.base(model="nobody/no-such-model", revision="main"))
-
-
-def test_a_tokenizer_without_chat_template_is_refused(tmp_path):
-    copy = shutil.copytree(tiny_models.llama(), tmp_path / "plain")
-    tokenizer = AutoTokenizer.from_pretrained(copy)
-    tokenizer.chat_template = None
-    (copy / "chat_template.jinja").unlink(missing_ok=True)
-    tokenizer.save_pretrained(copy)
-    with pytest.raises(InputError, match="no chat template"):
-        chatmodel.load(tiny_models.base(model=str(copy)))
-
-
-def test_prompts_are_checked(tmp_path):
-    file = tmp_path / "prompts.yaml"
-    file.write_text("system: a\ntagged: no place\nuntagged: b\n")
-    with pytest.raises(InputError, match=r"\{tags\}"):
-        chatmodel.read_prompts(file)
-    file.write_text("system: a\n")
-    with pytest.raises(InputError, match="exactly the keys"):
-        chatmodel.read_prompts(file)
 
 
 def test_mini_llama_leaves_a_whole_folder():
