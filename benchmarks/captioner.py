@@ -78,7 +78,7 @@ def build(shape: str, *, dtype: torch.dtype, quantization: str, device: str):
                 filled = torch.randn(tensor.shape, dtype=dtype, device=device) * 0.02
                 ones = torch.ones_like(filled) if filled.dim() == 1 else filled  # norms
                 module._parameters[key] = nn.Parameter(ones, requires_grad=False)
-    rotary = type(model.model.rotary_emb)(config, device=device)  # its buffers were meta, too
+    rotary = type(model.model.rotary_emb)(config).to(device)  # its buffers were meta, too
     model.model.rotary_emb = rotary
     return model.eval()
 
