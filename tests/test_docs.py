@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,42 @@ def test_python_examples_run(page, tmp_path):
         assert found["loud", "rock"][0] > 0.75 and found["loud", "rock"][1]
         assert found["loud", "jazz"][0] < 0.25 and found["loud", "jazz"][1]
         assert all(found["planted", genre][1] for genre in ("rock", "jazz"))
+
+
+def script_of(page: str) -> str:
+    """Return a page's blocks as one shell script: titled ones are files, the others commands."""
+    lines = ["set -euo pipefail"]
+    for language, title, text in blocks(page):
+        if title:
+            lines += [f"cat > {title} <<'END OF {title}'", text.rstrip("\n"), f"END OF {title}"]
+        else:
+            assert language == "bash", f"{page}: a block of {language} without a title"
+            for command in text.strip().splitlines():
+                lines += [f"echo '>>>' {len(lines)}", command]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.long
+@pytest.mark.pipeline
+def test_tutorial_runs_as_it_stands(mini, tmp_path):
+    run = mini.copy(tmp_path / "newcomer")
+    environment = Path(sys.prefix)
+    (run.directory / ".venv").mkdir()  # as `make install` leaves it
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (run.directory / ".venv" / name).symlink_to(environment / name)
+    (run.directory / ".venv/.installed").touch()
+    done = subprocess.run(
+        ["bash", "-c", script_of("tutorial.md")],
+        cwd=run.directory,
+        env=run.environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert not done.returncode, done.stdout[-6000:]
+    assert (run.directory / "clip.wav").stat().st_size > 100_000
+    assert (run.directory / "results/mine/conceptcaps.parquet").is_file()
+    assert (run.directory / "results/mini/report.zip").is_file()
+    for said in ("Nothing to be done", "too few categories", "distill.taxonomy"):
+        assert said in done.stdout
+    shutil.rmtree(run.directory)
