@@ -47,6 +47,7 @@ include: "rules/scores.smk"
 include: "rules/tcav.smk"
 include: "rules/audit.smk"
 include: "rules/dataset.smk"
+include: "rules/scorecard.smk"
 include: "rules/figures.smk"
 include: "rules/mini.smk"
 include: "rules/checks.smk"
@@ -57,10 +58,11 @@ localrules:
 
 
 rule all:
-    """The dataset, its hub folder and its figures."""
+    """The dataset, its hub folder, its figures and the scorecard."""
     default_target: True
     input:
         "<results>/conceptcaps.parquet",
         "<results>/hub",
+        "<results>/scorecard.json",
         expand("<results>/figures/{figure}.png", figure=FIGURES),
         miniature_checks(),

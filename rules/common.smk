@@ -19,6 +19,7 @@ FIGURES = [
     "clap",
     "genrecnn",
     "tcav",
+    "cavs",
     "coverage",
 ]
 CONSTRAINTS = ["min_categories", "max_tags", "given", "forbid"]

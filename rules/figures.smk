@@ -1,7 +1,7 @@
 """Draw the report's figures, each as PNG and as vector.
 
 inputs:  the stages' tables and figures
-outputs: <results>/figures/{tags,distill,vae,latent,captioner,text,clap,genrecnn,tcav,coverage}.{png,svg}
+outputs: <results>/figures/{tags,distill,vae,latent,captioner,text,clap,genrecnn,tcav,cavs,coverage}.{png,svg}
 steps:   plot_tags, plot_distill, plot_vae, plot_latent, plot_captioner, plot_text, plot_clap,
          plot_genrecnn, plot_tcav, plot_coverage
 """
@@ -238,7 +238,7 @@ rule plot_genrecnn:
 
 
 rule plot_tcav:
-    """TCAV scores, concept by genre."""
+    """TCAV scores, concept by genre; quality of the CAVs and their null distributions."""
     input:
         scores="<results>/tcav/scores.parquet",
     output:
@@ -249,6 +249,13 @@ rule plot_tcav:
             labels={"figure": "tcav"},
         ),
         svg="<results>/figures/tcav.svg",
+        cavs_png=report(
+            "<results>/figures/cavs.png",
+            caption="../workflow/report/cavs.rst",
+            category="Concepts",
+            labels={"figure": "CAVs and their null"},
+        ),
+        cavs_svg="<results>/figures/cavs.svg",
     log:
         "<logs>/plot_tcav.log",
     benchmark:

@@ -20,6 +20,7 @@ localrules:
     dataset,
     webdataset,
     push,
+    scorecard,
     figures,
     clip_audio,
     mini_models,
@@ -101,6 +102,12 @@ rule push:
     """What would be sent to the hub; sent where `push.send` is true (optional)."""
     input:
         "<results>/push.json",
+
+
+rule scorecard:
+    """The paper's claims beside what this run measured."""
+    input:
+        "<results>/scorecard.json",
 
 
 rule figures:

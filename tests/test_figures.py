@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conceptcaps import curves, figures, figurestyle, io, schemas, tagfigures
+from conceptcaps import cavfigures, curves, figures, figurestyle, io, schemas, tagfigures
 
 
 def paths(folder, name="figure"):
@@ -131,6 +131,11 @@ def tcav_rows():
             "cav_auc": 0.87,
             "n_random_sets": 10,
             "n_class": 8,
+            "cav_p": 0.01 if found else 0.4,
+            "pattern_cosine": 0.8,
+            "alignment": 0.6 if found else 0.1,
+            "alignments": [0.5, 0.7] if found else [0.0, 0.2],
+            "null_alignments": [-0.2, 0.2],
             "control": control,
         }
         for layer in ("conv4", "bottleneck")
@@ -170,6 +175,7 @@ FIGURES = {
         ["accuracy 0.75", "N = 8", "Calibration error 0.10"],
     ),
     "tcav": (figures.plot_tcav, tcav_scores, ["4 of 8 tests significant", "planted", "0.87"]),
+    "cavs": (cavfigures.plot_cavs, tcav_scores, ["layer bottleneck", "shuffled", "10 random sets"]),
 }
 
 

@@ -164,7 +164,7 @@ def plot_tcav(*, scores: str | Path, output) -> None:
         title = (
             f"{found} of {tests:,} tests significant; {rows[0]['n_random_sets']} random sets; "
             f"N = {clips} clips per genre\n"
-            "pale and hatched: not significant (Holm); beside the rows: AUC of the CAV"
+            "pale and hatched: not significant (both tests); beside the rows: AUC of the CAV"
         )
         figure.suptitle(title, x=0.01, ha="left", fontsize=8)
 
