@@ -1,6 +1,5 @@
 """TCAV: sets, CAVs, the test, the controls, and a table whose answer is known in advance."""
 
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -320,11 +319,3 @@ def test_only_heldout_clips_are_differentiated(gtzan):
     chosen = activations_of.heldout_clips(gtzan, DESCRIBED, 4, seed=1)
     assert chosen <= set(DESCRIBED["split"]["test"])
     assert sum(clip_id.startswith("plus") for clip_id in chosen) == 4
-
-
-def test_the_example_for_classifiers_of_ones_own_runs(request, capsys):
-    text = (request.config.rootpath / "docs/tcav-own-classifier.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(example, {})  # our own documentation
-    said = capsys.readouterr().out
-    assert "planted jazz 1.0" in said and "piano rock" in said

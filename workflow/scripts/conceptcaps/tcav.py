@@ -1,6 +1,6 @@
 """TCAV: which concepts does a classifier use? With a null, two tests and two controls.
 
-For a classifier of your own, fill two tables of arrays and call `test_concepts`: docs/tcav-own-classifier.md has
+For a classifier of your own, fill two tables of arrays and call `test_concepts`: docs/tcav.md has
 an example. `score` does so for the workflow's genre classifier.
 
 **Source:** Kim et al. 2018, "Interpretability beyond feature attribution" (TCAV).
