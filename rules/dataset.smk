@@ -2,7 +2,7 @@
 
 inputs:  tags, captions, clips, CLAP scores and audit of arm conceptcaps; every stage's figures as evidence
 outputs: <results>/conceptcaps.parquet, <results>/hub, <results>/run/{config.yaml,provenance.json}
-steps:   record_run, export_dataset, export_hub; on demand export_webdataset, push_to_hub
+steps:   record_run, export_dataset, export_hub; on demand export_webdataset, push_to_hub, export_explorer
 """
 
 EVIDENCE = [
@@ -155,3 +155,42 @@ rule push_to_hub:
         code=fingerprint("push_to_hub"),
     script:
         "../workflow/scripts/push_to_hub.py"
+
+
+rule export_explorer:
+    """On demand: a static page to browse, hear and compare the clips of every arm."""
+    input:
+        dataset="<results>/conceptcaps.parquet",
+        tags="<results>/tags/tags.parquet",
+        captions=all_arm_files("<results>/captions/{arm}/{shard}.parquet"),
+        audio=all_arm_files("<results>/audio/{arm}/{shard}.parquet"),
+        clap=all_arm_files("<results>/scores/{arm}/clap/{shard}.parquet"),
+        taxonomy=setting("distill.taxonomy"),
+        evidence=EVIDENCE,
+        figures=expand("<results>/figures/{figure}.png", figure=FIGURES),
+        figure_captions=expand("workflow/report/{figure}.rst", figure=FIGURES),
+        config="<results>/run/config.yaml",
+        provenance="<results>/run/provenance.json",
+        page=expand(
+            "resources/explorer/{file}",
+            file=["index.html", "explorer.css", "explorer.js", "icon.svg"],
+        ),
+    output:
+        explorer=directory("<results>/explorer"),
+    log:
+        "<logs>/export_explorer.log",
+    benchmark:
+        "<benchmarks>/export_explorer.tsv"
+    conda:
+        "../envs/core.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(8000),
+        runtime=grows(120),
+    params:
+        arms=arms(),
+        name=setting("dataset.name"),
+        clips_per_arm=setting("dataset.explorer_clips"),
+        code=fingerprint("export_explorer"),
+    script:
+        "../workflow/scripts/export_explorer.py"

@@ -3,7 +3,8 @@
 inputs:  any stage's outputs
 outputs: none
 steps:   tags, tag_models, tag_sweep, taxonomy_proposal, captions, captions_all_arms, audio, scores,
-         tcav, dataset, webdataset, push, figures, clip_audio, mini_models
+         tcav, dataset, webdataset, push, explorer, figures, clip_audio,
+         mini_models
 """
 
 
@@ -21,6 +22,7 @@ localrules:
     webdataset,
     push,
     scorecard,
+    explorer,
     figures,
     clip_audio,
     mini_models,
@@ -108,6 +110,12 @@ rule scorecard:
     """The paper's claims beside what this run measured."""
     input:
         "<results>/scorecard.json",
+
+
+rule explorer:
+    """A page to browse, hear and compare the clips (optional)."""
+    input:
+        "<results>/explorer",
 
 
 rule figures:

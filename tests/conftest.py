@@ -153,6 +153,7 @@ OPTIONAL = (
     "clip_audio",
     "webdataset",
     "push",
+    "explorer",
 )
 
 

@@ -106,6 +106,7 @@ def test_a_run_says_its_scale_once(checkout):
         ("dataset", "export_hub", "check_miniature"),
         ("webdataset", "export_webdataset", "export_hub"),
         ("push", "push_to_hub", "check_miniature"),
+        ("explorer", "export_explorer", "export_hub"),
         ("figures", "plot_tcav", "export_hub"),
         ("mini_models", "list_mini_models", "fit_vae"),
         ("clip_audio", "retrieve_clip_audio", "distill_musiccaps"),

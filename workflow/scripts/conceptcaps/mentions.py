@@ -11,6 +11,7 @@ _DENIAL = re.compile(  # of what follows within four words, in the same clause
 )
 _NOT_DENIAL = re.compile(r"\bnot (?:only|just|merely)\b")
 _CLAUSE = re.compile(r"[.,;:!?()\n]|\b(?:but|while|although|though|with|only|instead)\b")
+Span = tuple[int, int, str]
 NEGATIVE = "no "  # how a tag starts that says that something is absent
 
 
@@ -47,27 +48,29 @@ class Mentions:
 
     def find(self, text: str) -> Found:
         """Return what the text says; see the class."""
-        text = normalise(text)
-        spans, denied = [], set()  # (start, end, tag) of what is affirmed
+        spans, denials = self.spans(normalise(text))
+        named = frozenset(tag for *_, tag in spans)
+        outer = frozenset(tag for start, end, tag in spans if not _inside(start, end, spans))
+        denied = frozenset(tag for *_, tag in denials)
+        return Found(named, outer, denied - named)
+
+    def spans(self, text: str) -> tuple[list[Span], list[Span]]:
+        """Return where a normalised text names tags, and where it denies them.
+
+        Each span is (start, end, tag), in characters of `text`; spans may overlap.
+        """
+        named, denied = [], []
         for tag, pattern in self.patterns.items():
-            affirmed = False
             for match in pattern.finditer(text):
-                if match[0].startswith(NEGATIVE) or not _is_denied(text, match.start()):
-                    spans.append((*match.span(), tag))
-                    affirmed = True
-                else:
-                    denied.add(tag)
-            if affirmed:
-                denied.discard(tag)
+                opposed = not match[0].startswith(NEGATIVE) and _is_denied(text, match.start())
+                (denied if opposed else named).append((*match.span(), tag))
         for tag, pattern in self.opposite.items():
-            spans += [
+            named += [
                 (*match.span(), tag)
                 for match in pattern.finditer(text)
                 if _is_denied(text, match.start())
             ]
-        named = frozenset(tag for *_, tag in spans)
-        outer = frozenset(tag for start, end, tag in spans if not _inside(start, end, spans))
-        return Found(named, outer, frozenset(denied - named))
+        return named, denied
 
 
 def _words(forms) -> str:
