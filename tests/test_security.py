@@ -115,10 +115,10 @@ class Payload:
 def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path):
     torch.save({"state_dict": {}, "extra": Payload(tmp_path / "ran")}, tmp_path / "model.pt")
     with pytest.raises(InputError, match="is not a file of weights"):
-        embedders._read_weights(tmp_path / "model.pt")
+        embedders.read_weights(tmp_path / "model.pt")
     assert not (tmp_path / "ran").exists()
     torch.save({"state_dict": {"module.w": torch.ones(1)}}, tmp_path / "good.pt")
-    assert list(embedders._read_weights(tmp_path / "good.pt")) == ["w"]
+    assert list(embedders.read_weights(tmp_path / "good.pt")) == ["w"]
 
 
 def test_a_downloaded_table_must_have_its_checksum(tmp_path):

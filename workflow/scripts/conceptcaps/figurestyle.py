@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
@@ -42,7 +43,20 @@ def drawing(output, *, height: float, width: float = WIDTH) -> Iterator[Figure]:
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
+        _settle(figure)
         with atomic(output.png) as temporary:
             figure.savefig(temporary, format="png")
         with atomic(output.svg) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the axes out once, at rounded places.
+
+    The layout's solver differs in its last digits from one run to the next, and the names of SVG
+    elements are hashes of all of them.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(np.round(axes.get_position(original=True).bounds, 6))

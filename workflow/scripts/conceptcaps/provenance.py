@@ -33,6 +33,7 @@ PACKAGES = (  # the direct dependencies; tests/test_envs.py compares them with w
     "nltk",
     "numpy",
     "peft",
+    "pillow",
     "pyarrow",
     "PyYAML",
     "rouge_score",
