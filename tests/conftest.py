@@ -84,8 +84,8 @@ def checkout(tmp_path_factory) -> Checkout:
 def mini(tmp_path_factory) -> Checkout:
     """A checkout in which the miniature has run once. Tests do not change it.
 
-    CONCEPTCAPS_MINI names a directory in which it stays for the next test session, so that CI
-    makes one miniature for `make test` and `make test-long`. Who sets it changes no file between.
+    CONCEPTCAPS_MINI names a directory in which it stays for the next test session, so that
+    one miniature serves `make test` and `make test-long`. Who sets it changes no file between.
     """
     kept = os.environ.get("CONCEPTCAPS_MINI")
     directory = Path(kept) / "run" if kept else tmp_path_factory.mktemp("mini")
