@@ -141,7 +141,7 @@ def metric(mini, file, name, arm=None):
 
 def test_the_planted_truth_is_found(mini):
     checks = {check["name"]: check for check in read_json(mini.results / "checks.json")}
-    assert len(checks) == 26
+    assert len(checks) == 31
     assert [name for name, check in checks.items() if not check["holds"]] == []
     # Margins beyond the bounds: other machines round differently.
     assert checks["generated_tempo_accuracy"]["value"] > 0.9
