@@ -6,6 +6,7 @@ All have the same few facts and methods (`Embedder`); `embeddings` does the rest
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from functools import cache
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,7 +24,7 @@ TEXT_TOKENS = 77  # CLAP's context, special tokens included: longer texts are cu
 _CPU_WINDOWS = 4  # embedded at a time on a CPU: more leave its caches
 
 
-class Embedder:
+class Embedder(ABC):
     """What every embedder has.
 
     Attributes:
@@ -38,21 +39,21 @@ class Embedder:
     code = __file__
     unit_norm = True
 
+    @abstractmethod
     def prepare(self, window: np.ndarray) -> np.ndarray:
         """Return what the model takes of a mono window [T] float32; threads do this beside it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embed_prepared(self, batch: list[np.ndarray]) -> np.ndarray:
         """Embed prepared windows as [N, D] float32."""
-        raise NotImplementedError
 
     def embed_audio(self, windows: list[np.ndarray]) -> np.ndarray:
         """Embed waves, each [round(window_s * sampling_rate_hz)], as [N, D] float32."""
         return self.embed_prepared([self.prepare(window) for window in windows])
 
+    @abstractmethod
     def weights(self) -> dict[str, torch.Tensor]:
         """Return all tensors that the embeddings depend on."""
-        raise NotImplementedError
 
     @cache  # noqa: B019 - one embedder lives as long as its process
     def weights_sha256(self) -> str:
