@@ -1,8 +1,8 @@
 """The documentation's generated pages and its formulas: hooks that MkDocs calls (mkdocs.yml).
 
-Pages that say what the code says are made from it: settings from the schema, rules from rules/,
-the library from its docstrings. Formulas become MathML, so that no page needs a script or the
-network.
+Pages that say what the code says are made from it: rules from rules/, the library from its
+docstrings; the settings' page is a file of its own (generate.py). Formulas become MathML, so that
+no page needs a script or the network.
 """
 
 import html
@@ -11,16 +11,14 @@ import sys
 from pathlib import Path
 
 import latex2mathml.converter
-import yaml
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = ROOT / "workflow/scripts"
 SHARED = 3  # a module that so many stages reach belongs to none of them
-UNITS = {"_s": "s", "_hz": "Hz", "_dbfs": "dBFS", "_mb": "MB", "_tokens": "tokens"}
 sys.path[:0] = [str(ROOT / "docs"), str(SCRIPTS)]
 
-from generate import ABSENT, keys_of, shown, value_at  # noqa: E402
+from generate import table_row  # noqa: E402
 
 from conceptcaps.fingerprint import script_modules  # noqa: E402
 
@@ -36,7 +34,7 @@ def on_config(config):
 def on_files(files: Files, config) -> Files:
     """Add the generated pages, and the cluster's page, which lies beside the profiles."""
     pages = {"cluster.md": (ROOT / "profiles/README.md").read_text()}
-    pages |= {"config.md": settings_page(), "rules.md": rules_page(), **library_pages()}
+    pages |= {"rules.md": rules_page(), **library_pages()}
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
@@ -51,82 +49,6 @@ def on_page_content(text: str, **_) -> str:
         return latex2mathml.converter.convert(formula, display=display)
 
     return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', mathml, text, flags=re.DOTALL)
-
-
-def settings_page() -> str:
-    """Return every key of the config: meaning, unit, what is allowed, default, miniature."""
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
-    paper = yaml.safe_load((ROOT / "config.yaml").read_text())
-    mini = yaml.safe_load((ROOT / "overlays/mini.yaml").read_text())
-    lines = [
-        "# Settings",
-        "",
-        "Every key of `config.yaml`, made from `workflow/schemas/config.schema.yaml`. The schema "
-        "is closed: an unknown key stops the run and the nearest one is named. *Miniature* is what "
-        "`overlays/mini.yaml` changes. Why a value is what it is stands beside it in "
-        "`config.yaml`.",
-    ]
-    section = None
-    for key, rule in keys_of(schema, ""):
-        head = key.split(".")[0]
-        if head != section:
-            section = head
-            lines += ["", f"## {head}", "", _row(*HEADS), "|---" * len(HEADS) + "|"]
-        small = value_at(mini, key)
-        lines.append(
-            _row(
-                f"`{key}`",
-                rule.get("description", ""),
-                unit(key),
-                allowed(rule),
-                f"`{shown(value_at(paper, key))}`",
-                "" if small is ABSENT else f"`{shown(small)}`",
-            )
-        )
-    for path, rules in presets_of(schema, ""):
-        presets = value_at(paper, path)
-        lines += ["", f"## {path}", "", f"`{path[:-1]}` chooses one.", ""]
-        lines += [_row("key", "meaning", "allowed", *presets), "|---" * (3 + len(presets)) + "|"]
-        for key, rule in rules.items():
-            values = [f"`{shown(preset.get(key))}`" for preset in presets.values()]
-            lines.append(_row(f"`{key}`", rule.get("description", ""), allowed(rule), *values))
-    return "\n".join(lines) + "\n"
-
-
-def presets_of(schema: dict, path: str):
-    """Yield (path, schemas of its keys) of every mapping of named settings."""
-    for key, value in schema["properties"].items():
-        here = f"{path}.{key}" if path else key
-        if key == "presets":
-            yield here, value["additionalProperties"]["properties"]
-        elif "properties" in value:
-            yield from presets_of(value, here)
-
-
-HEADS = ("key", "meaning", "unit", "allowed", "default", "miniature")
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
-
-
-def unit(key: str) -> str:
-    """Return the unit that a key's name ends with, or nothing."""
-    return next((unit for ending, unit in UNITS.items() if key.endswith(ending)), "")
-
-
-def allowed(rule: dict) -> str:
-    """Return what a schema allows, in words."""
-    if "enum" in rule:
-        return ", ".join(f"`{value}`" for value in rule["enum"])
-    kinds = rule.get("type", "")
-    words = [" or ".join(kinds) if isinstance(kinds, list) else kinds]
-    for name, said in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤")):
-        if name in rule:
-            words.append(f"{said} {rule[name]}")
-    if isinstance(rule.get("items"), dict) and "enum" in rule["items"]:
-        words.append("of " + ", ".join(f"`{value}`" for value in rule["items"]["enum"]))
-    return " ".join(words)
 
 
 def rule_files() -> list[Path]:
@@ -161,9 +83,10 @@ def rules_page() -> str:
         details = "\n".join(part for part in rest)
         lines += ["", f"## {file.stem}", "", " ".join(summary.split()), ""]
         lines += ["```text", details, "```", ""] if details else []
-        lines += [_row("rule", "what it does", "GPU"), "|---|---|---|"]
+        lines += [table_row("rule", "what it does", "GPU"), "|---|---|---|"]
         for name, said, body in rules_in(file):
-            lines.append(_row(f"`{name}`", said, "yes" if re.search(r"\bgpu=1\b", body) else ""))
+            gpu = "yes" if re.search(r"\bgpu=1\b", body) else ""
+            lines.append(table_row(f"`{name}`", said, gpu))
     return "\n".join(lines) + "\n"
 
 

@@ -16,6 +16,7 @@ def test_generated_parts_are_in_sync():
 
     text = (ROOT / "README.md").read_text()
     assert generate.fill(text) == text, "run `make format`"
+    assert generate.settings_page() == (ROOT / "docs/config.md").read_text(), "run `make format`"
 
 
 def test_every_make_target_that_is_named_exists():
