@@ -1,5 +1,7 @@
 """Token sampling whose randomness belongs to the item, not to the batch it happens to be in."""
 
+import math
+
 import numpy as np
 import torch
 from transformers import LogitsProcessor
@@ -37,9 +39,9 @@ class ItemSampler(LogitsProcessor):
             scores = scores.masked_fill(scores < lowest, -torch.inf)
         return self._nucleus(scores) + self._gumbel(scores.shape[-1]).to(scores.device)
 
-    def _nucleus(self, scores: torch.Tensor) -> torch.Tensor:
+    def _nucleus(self, scores: torch.Tensor, ranked=None) -> torch.Tensor:
         if self.top_p < 1:
-            ordered, order = scores.sort(dim=-1, descending=True)
+            ordered, order = ranked or scores.sort(dim=-1, descending=True)
             mass_before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
             drop = (mass_before >= self.top_p).scatter(-1, order, mass_before >= self.top_p)
             scores = scores.masked_fill(drop, -torch.inf)
@@ -88,27 +90,24 @@ class ExactSampler(ItemSampler):
         if self.temperature > 0:
             noise = self._gumbel(scores.shape[-1]).to(scores.device)
         heated = scores.float() / (self.temperature or 1)
-        drawn = self._nucleus(heated) + noise
-        for row in self._near(heated, noise).nonzero()[:, 0].tolist():
+        ranked = heated.sort(dim=-1, descending=True)
+        drawn = self._nucleus(heated, ranked) + noise
+        for row in self._near(heated, noise, ranked.values).nonzero()[:, 0].tolist():
             own = self.alone(row, input_ids[row])
             if own is not None:
                 own = own[None].float() / (self.temperature or 1)
                 drawn[row] = (self._nucleus(own) + noise[row])[0]
         return drawn
 
-    def _near(self, heated: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def _near(self, heated, noise, ordered) -> torch.Tensor:
         """Return which rows [B] might be drawn otherwise by logits that differ a little."""
-        widest, surest = torch.ones_like(heated, dtype=torch.bool), None
-        if self.top_p < 1:
-            ordered = heated.sort(dim=-1, descending=True).values
-            mass = torch.nn.functional.pad(ordered.softmax(-1).cumsum(-1), (1, 0))
-            above = torch.searchsorted(-ordered, -(heated + self.tolerance))
-            upto = torch.searchsorted(-ordered, -(heated - self.tolerance))
-            widest = mass.gather(-1, above) < self.top_p + self.tolerance
-            surest = mass.gather(-1, upto) - heated.softmax(-1) < self.top_p - self.tolerance
-            surest[torch.arange(len(heated)), heated.argmax(-1)] = True
-        best = (heated + noise).masked_fill(~widest, -torch.inf).topk(2, dim=-1)
+        mass = torch.nn.functional.pad(ordered.softmax(-1).cumsum(-1), (1, 0))[:, :-1]  # before
+        top_p = self.top_p if self.top_p < 1 else math.inf
+        widest = (mass < top_p + self.tolerance).sum(-1, keepdim=True)  # tokens; at least 1
+        least = ordered.gather(-1, widest - 1) - self.tolerance
+        best = (heated + noise).masked_fill(heated < least, -torch.inf).topk(2, dim=-1)
         near = best.values[:, 0] - best.values[:, 1] < self.tolerance
-        if surest is not None:
-            near |= ~surest.gather(-1, best.indices[:, :1])[:, 0]
-        return near
+        drawn = heated.gather(-1, best.indices[:, :1])
+        before = (ordered > drawn - self.tolerance).sum(-1, keepdim=True) - 1  # at most, besides it
+        sure = mass.gather(-1, before) < top_p - self.tolerance
+        return near | ~(sure | (drawn == ordered[:, :1]))[:, 0]
