@@ -143,6 +143,18 @@ def test_a_clip_is_bitwise_the_same_in_any_batch(model, threads):
     )
 
 
+@pytest.mark.parametrize("copies", [1, 11])
+def test_logits_are_bitwise_the_same_at_any_place_of_a_batch(model, copies):
+    """Tokens hide a difference in the last bits until a draw falls on it: look at the logits."""
+    engine, texts = Engine(model), prompts()
+    alone = [scores_of(engine, [text], frames=20, sampling=SAMPLED)[2] for text in texts]
+    _, _, seen = scores_of(engine, texts * copies, frames=20, sampling=SAMPLED)
+    for step, rows in enumerate(seen):
+        order = sorted(range(len(texts) * copies), key=lambda i: -(-len(texts[i % 6]) // 16))
+        for row, i in zip(rows, order, strict=True):
+            assert torch.equal(row, alone[i % 6][step][0]), (step, i)
+
+
 def test_a_shorter_clip_is_the_beginning_of_a_longer_one(tiny):
     engine = Engine(tiny)
     long, _ = engine.compose(prompts(), range(6), frames=40, sampling=SAMPLED)

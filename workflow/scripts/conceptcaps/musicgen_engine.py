@@ -211,13 +211,10 @@ class Engine:
         return state
 
     def _cache(self, rows: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-        head = self.width // self.heads
-        shape = (len(self.weights.layers), rows, self.heads, steps, head)
+        shape = (len(self.weights.layers), rows, self.heads, steps, self.width // self.heads)
         keys, values = (
             torch.zeros(shape, dtype=self.cache_dtype, device=self.device) for _ in range(2)
         )
-        if self.device.type == "cpu":  # products with one query are fastest over steps in a row
-            keys = keys.view(*shape[:3], head, steps).transpose(-1, -2)
         return keys, values
 
     def _read(self, prompts: list[list[int]]) -> list[_Texts]:
@@ -386,7 +383,6 @@ def _linear(x: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor | None
     """Return x [M, in] times weight [out, in], plus the residual [M, out]."""
     short = _FEWEST_ROWS - len(x)
     if short > 0 and not x.is_cuda:
-        x = F.pad(x, (0, 0, 0, short))
-        product = F.linear(x, weight)[:-short]
-        return product if residual is None else residual + product
+        more = None if residual is None else F.pad(residual, (0, 0, 0, short))
+        return _linear(F.pad(x, (0, 0, 0, short)), weight, more)[:-short]
     return F.linear(x, weight) if residual is None else torch.addmm(residual, x, weight.t())
