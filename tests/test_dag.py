@@ -123,8 +123,8 @@ def test_more_items_only_add_shards(checkout):
         output = checkout.snakemake(*args).stdout
         return set(re.findall(r"output: results/mini/audio/conceptcaps/(\d+)\.parquet", output))
 
-    assert shards(600) == {"00000", "00001"}
-    assert shards(610) == {"00000", "00001", "00002"}
+    assert shards(1200) == {"00000", "00001"}
+    assert shards(1210) == {"00000", "00001", "00002"}
 
 
 @pytest.mark.parametrize(

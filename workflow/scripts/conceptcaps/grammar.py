@@ -38,6 +38,7 @@ EXCLUSIVE = (
     ("claps", "no percussion"),
     ("deep male voice", "bright female voice", "no voices"),
 )
+_CLASHES = {frozenset(pair) for group in EXCLUSIVE for pair in itertools.combinations(group, 2)}
 PERCUSSION = ("drums", "claps")
 VOICES = ("deep male voice", "bright female voice")
 NONE_OF = NO_PERCUSSION, NO_VOICES = ("no percussion", "no voices")
@@ -194,6 +195,8 @@ def log_likelihood(tags: dict[str, list[str]]) -> float:
 
 def _chance(tags: dict[str, list[str]], genre: str) -> float:
     """Return the chance of a set when `genre` is played."""
+    if tags["genre"] not in ([], [genre]):
+        return 0.0
     tempi, moods, _, _ = PROFILES[genre]
     named = {
         "genre": float(tags["genre"] == [genre]),
@@ -257,7 +260,7 @@ def sample_part(rng: np.random.Generator, *, held_out: bool) -> dict[str, list[s
 
 def compatible(tags: list[str]) -> bool:
     """Tell whether no two of the tags exclude each other."""
-    return all(len(set(tags) & set(group)) < 2 for group in EXCLUSIVE)
+    return not any(frozenset(pair) in _CLASHES for pair in itertools.combinations(tags, 2))
 
 
 def by_category(tags: list[str]) -> dict[str, list[str]]:

@@ -163,11 +163,12 @@ def train(*, codec: str | Path, spec: dict, world: dict, seed: int, output: str 
 def _measure(judge: Judge, codec: EncodecModel, *, world: dict, seed: int) -> dict[str, float]:
     fresh = seeding.item_seed(seed, "mini_judge", "evaluation")
     tags, waves = mini_codec.synthesise(_HELD_OUT_CLIPS, world=world, seed=fresh, held_out=True)
+    tagged = multi_hot(tags).numpy() > 0
     heard = {"played": waves, "codec": mini_codec.reconstruct(codec, waves)}
     return {
         f"{what}_{name}": value
         for what, clips in heard.items()
-        for name, value in figures(read(judge, clips)[0], tags).items()
+        for name, value in figures(read(judge, clips)[0], tagged).items()
     }
 
 
@@ -190,12 +191,12 @@ def multi_hot(tags: list[dict[str, list[str]]]) -> torch.Tensor:
     return torch.tensor([[float(tag in row) for tag in TAGS] for row in named])
 
 
-def figures(logits: np.ndarray, tags: list[dict[str, list[str]]]) -> dict[str, float]:
+def figures(logits: np.ndarray, tagged: np.ndarray) -> dict[str, float]:
     """Return how well clips follow their tags.
 
     Args:
         logits: what the judge heard, [N, tags].
-        tags: what the clips should play.
+        tagged: what the clips should play, bool [N, tags].
 
     Returns:
         genre_accuracy and tempo_accuracy, of the clips that have such a tag; instrument_auc, the
@@ -203,10 +204,9 @@ def figures(logits: np.ndarray, tags: list[dict[str, list[str]]]) -> dict[str, f
         fast_slow_auc, the same of fast against slow clips by the difference of their logits. Of
         clips that all agree in a tag, the figure is nan.
     """
-    tagged = multi_hot(tags).numpy().astype(bool)
     found = {}
     for category in ALTERNATIVES:
-        hits = correct(logits, tags, category)
+        hits = correct(logits, tagged, category)
         found[f"{category}_accuracy"] = float(np.mean(hits)) if len(hits) else float("nan")
     players = [TAGS.index(tag) for tag in PLAYED]
     found["instrument_auc"] = float(np.nanmean([_auc(tagged[:, k], logits[:, k]) for k in players]))
@@ -216,10 +216,10 @@ def figures(logits: np.ndarray, tags: list[dict[str, list[str]]]) -> dict[str, f
     return found
 
 
-def correct(logits: np.ndarray, tags: list[dict[str, list[str]]], category: str) -> np.ndarray:
+def correct(logits: np.ndarray, tagged: np.ndarray, category: str) -> np.ndarray:
     """Return, for each clip that has a tag of an alternative, whether it was heard: bool [M]."""
     columns = _columns(category)
-    tagged = multi_hot(tags).numpy()[:, columns]
+    tagged = tagged[:, columns]
     told = tagged.any(1)
     return logits[told][:, columns].argmax(1) == tagged[told].argmax(1)
 

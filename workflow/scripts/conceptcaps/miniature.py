@@ -150,11 +150,12 @@ def measure_clips(
     rows, waves = zip(*iter_clips(clips), strict=True)
     of_kind = {kind: [k for k, row in enumerate(rows) if row["kind"] == kind] for kind in KINDS}
     tags = [grammar.by_category(rows[k]["aspect_list"]) for k in of_kind["played"]]
+    tagged = mini_judge.multi_hot(tags).numpy() > 0
     captions = [rows[k]["caption"] for k in of_kind["played"]]
     listener = mini_judge.load(judge)
     recipe = {"clap": asdict(clap_spec), "fad": "judge", "seed": seed, "bootstraps": bootstraps}
     recipe |= versions("torch", "transformers")
-    draws = list(_resamples(len(tags), bootstraps, seed))
+    draws = list(_resamples(len(tagged), bootstraps, seed))
     logits, embedded = {}, {}
     for kind, members in of_kind.items():
         own = torch.from_numpy(np.stack([waves[k] for k in members]))
@@ -168,7 +169,7 @@ def measure_clips(
             agreement = {"clap_auc": clap.matched_auc(vectors[drawn], text[drawn])}
             if kind == "noise":
                 return agreement
-            return agreement | mini_judge.figures(logits[kind][drawn], [tags[k] for k in drawn])
+            return agreement | mini_judge.figures(logits[kind][drawn], tagged[drawn])
 
         metrics += _with_intervals(figures, draws, recipe=recipe, prefix=f"{kind}_")
     metrics += _with_intervals(
