@@ -105,7 +105,7 @@ def test_negative_values_are_reported_as_they_are():
     assert min(found) < 0  # by rounding: not clipped
 
 
-@pytest.mark.parametrize(("n", "d"), [(400, 12), (30, 12), (10, 12)])
+@pytest.mark.parametrize(("n", "d"), [(5000, 12), (400, 12), (30, 12), (10, 12)])
 def test_counts_stand_for_resampled_clips(n, d):
     x, y = draw(n, d), draw(60, d, seed=1)
     drawn = np.random.default_rng(2).integers(0, n, n)

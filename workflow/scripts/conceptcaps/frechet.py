@@ -14,6 +14,7 @@ import numpy as np
 from conceptcaps.errors import InputError
 
 _GRAM_RATIO = 4  # resamples with so many times more clips than dimensions are rooted by scatter
+_BLOCK = 2048  # weighted rows in memory at a time: 8 MB at 512 dimensions
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,26 @@ def fit_gaussian(x: np.ndarray, counts: np.ndarray | None = None) -> Gaussian:
     if counts is None:
         mean = x.mean(axis=0)
         return Gaussian(mean=mean, root=_shorten(x - mean), n=len(x))
-    drawn, n = counts > 0, counts.sum()
+    drawn, n = np.flatnonzero(counts), counts.sum()
     weights = np.sqrt(counts[drawn])
-    rows = x[drawn] * weights[:, None]
-    mean = weights @ rows / n
-    if len(rows) > _GRAM_RATIO * x.shape[1]:
+    mean = (counts @ x) / n
+    if len(drawn) > _GRAM_RATIO * x.shape[1]:
         try:
-            scatter = rows.T @ rows - n * np.outer(mean, mean)
+            scatter = _scatter(x, drawn, weights) - n * np.outer(mean, mean)
             return Gaussian(mean=mean, root=np.linalg.cholesky(scatter).T, n=n)
         except np.linalg.LinAlgError:
             pass  # rank-deficient: by QR
+    rows = x[drawn] * weights[:, None]
     return Gaussian(mean=mean, root=_shorten(rows - np.outer(weights, mean)), n=n)
+
+
+def _scatter(x: np.ndarray, drawn: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    total = np.zeros((x.shape[1], x.shape[1]))
+    for i in range(0, len(drawn), _BLOCK):
+        rows = x[drawn[i : i + _BLOCK]]
+        rows *= weights[i : i + _BLOCK, None]
+        total += rows.T @ rows  # BLAS computes one half
+    return total
 
 
 def _shorten(centred: np.ndarray) -> np.ndarray:

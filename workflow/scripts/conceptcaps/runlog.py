@@ -11,6 +11,7 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from conceptcaps import allocator
 from conceptcaps.errors import InputError
 
 _PLAIN_EVERY_S = 10.0  # seconds between progress lines in a log
@@ -36,6 +37,7 @@ def capture(log: str | Path, *, threads: int) -> Iterator[None]:
     started = time.monotonic()
     try:
         _limit_threads(threads)
+        allocator.keep_freed()
         yield
         print(f"finished in {time.monotonic() - started:.1f} s")
     except InputError as error:
