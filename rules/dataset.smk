@@ -166,14 +166,13 @@ rule export_explorer:
         audio=all_arm_files("<results>/audio/{arm}/{shard}.parquet"),
         clap=all_arm_files("<results>/scores/{arm}/clap/{shard}.parquet"),
         taxonomy=setting("distill.taxonomy"),
-        evidence=EVIDENCE,
+        scorecard="<results>/scorecard.json",
         figures=expand("<results>/figures/{figure}.png", figure=FIGURES),
         figure_captions=expand("workflow/report/{figure}.rst", figure=FIGURES),
         config="<results>/run/config.yaml",
-        provenance="<results>/run/provenance.json",
         page=expand(
             "resources/explorer/{file}",
-            file=["index.html", "explorer.css", "explorer.js", "icon.svg"],
+            file=["index.html", "explorer.css", "dom.js", "explorer.js", "report.js", "icon.svg"],
         ),
     output:
         explorer=directory("<results>/explorer"),

@@ -17,6 +17,13 @@ from conceptcaps.io import read_rows, write_json
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ITEMS, COMPARED = 60, 20
+MEASURED = {"value": 0.43212, "ci_low": 0.4, "ci_high": 0.5, "n": 1234, "what": "score (clap)"}
+CLAIMS = [
+    {"where": "Table 1", "claim": "A claim", "paper": 0.5, "differs": "Whole clips.", "needs": {},
+     "protocol": {"status": "not run", "why": "one crop"}, "right": MEASURED, "unlike": {"a": "b"}},
+    {"where": "Table 1", "claim": "Another", "paper": 23815, "differs": "Nothing.", "needs": {},
+     "protocol": MEASURED | {"ci_low": None, "ci_high": None}, "right": MEASURED, "unlike": {}},
+]  # fmt: skip
 CAPTION = "There is no jazz here, a piano and a flute play."
 
 
@@ -44,17 +51,17 @@ def export(root: Path, **changes) -> Path:
     picture = io.BytesIO()
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(picture, "PNG")
     (root / "figures/tags.png").write_bytes(picture.getvalue())
+    write_json(root / "scorecard.json", {"run_id": "r", "claims": CLAIMS})
     arms = {"conceptcaps": explorer.Arm(run["captions"], run["audio"], run["clap"]), "base": base}
     given = dict(
         dataset=run["output"],
         tags=run["tags"],
         arms=arms,
         taxonomy=root / "taxonomy.yaml",
-        evidence=run["evidence"],
+        scorecard=root / "scorecard.json",
         figures=[root / "figures/tags.png"],
         captions=[root / "figures/tags.rst"],
         config=run["config"],
-        provenance=run["provenance"],
         page=sorted((ROOT / "resources/explorer").iterdir()),
         name="Tiny",
         clips_per_arm=None,
@@ -67,6 +74,7 @@ def export(root: Path, **changes) -> Path:
     expected = [
         {"id": row["id"], "arm": arm, "score": row["clap_score"]}
         | {"split": split[row["id"]], "tags": tags[row["id"]]}
+        | {"verified": row.get("verified")}
         for arm, scored in (("conceptcaps", dataset), ("base", clap))
         for row in scored
     ]

@@ -176,10 +176,37 @@ def test_arms_stand_side_by_side(page):
 
 def test_scorecard_and_figures(page):
     page.click("nav >> text=Scorecard")
-    assert "0.4321" in page.inner_text("#scorecard") and "vae" in page.inner_text("#scorecard")
+    rows = page.locator("#scorecard tbody tr").all_inner_texts()
+    assert [row.split("\n")[0].split("\t")[0] for row in rows] == ["Table 1", "A claim", "Another"]
+    assert all(text in rows[1] for text in ("0.5", "not run: one crop", "0.4321* [0.4, 0.5]"))
+    assert "23,815" in rows[2] and "0.4321\n" in rows[2] and "N = 1,234" in rows[2]
     page.click("nav >> text=Figures")
     page.wait_for_function("() => document.querySelector('#figures img').naturalWidth > 0")
     assert "Of 7,000 sets." in page.inner_text("#figures")
+
+
+def test_the_address_keeps_the_view(page):
+    page.click("nav >> text=Scorecard")
+    page.reload()
+    page.wait_for_selector("#scorecard td")
+    assert page.get_attribute("[data-view=scorecard]", "aria-current") == "page"
+    page.click("nav >> text=Clips")
+    assert "view" not in page.url and page.is_visible(".card .caption >> nth=0")
+
+
+def test_verified_are_clips_of_the_dataset_that_were_audited(page, folder):
+    rows = json.loads((folder / "expected.json").read_text())
+    own = [row for row in rows if row["arm"] == "conceptcaps"]
+    verified = [row for row in own if row["verified"]]
+    page.select_option("#verified", "yes")
+    assert 0 < count(page) == len(verified) < len(own)
+    facts = page.locator(".card .facts").all_inner_texts()
+    assert facts and all("verified" in fact for fact in facts)
+    chip = page.locator(".card >> nth=0").locator(".chip small >> nth=0")
+    chip.wait_for()
+    assert 0 <= float(chip.inner_text()) <= 1
+    page.select_option("#verified", "no")
+    assert count(page) == len(own) - len(verified)
 
 
 def violations(page) -> list[str]:
@@ -216,6 +243,10 @@ def test_axe_finds_nothing_serious_in_the_dark(page):
 def test_a_phone_shows_everything_in_its_width(phone):
     assert phone.evaluate("() => document.documentElement.scrollWidth") <= 390
     assert not phone.is_visible("#arms")
+    phone.click("nav >> text=Scorecard")
+    assert phone.evaluate("() => document.documentElement.scrollWidth") <= 390
+    assert violations(phone) == []
+    phone.click("nav >> text=Clips")
     phone.click("summary")
     assert phone.is_visible("#arms")
     assert violations(phone) == []
@@ -227,7 +258,10 @@ def test_paper_scale_filters_in_100_ms_and_loads_in_2_s(browser, folder, tmp_pat
     (large / "data/run.js").write_text(synthetic_index(folder, 21_433))
     opening = sum(
         (large / name).stat().st_size
-        for name in ("index.html", "explorer.css", "explorer.js", "icon.svg", "data/run.js")
+        for name in [
+            *(path.name for path in (ROOT / "resources/explorer").iterdir()),
+            "data/run.js",
+        ]
     )
     assert opening <= 2_000_000
     page = browser.new_page()

@@ -2,7 +2,7 @@
 // The explorer: everything of a run that the filters need is in `conceptcaps` (data/run.js); captions come in
 // files of `chunk` tag sets (data/clips/), sound and spectrograms clip by clip, each when it is shown.
 (() => {
-  const run = window.conceptcaps;
+  const run = window.conceptcaps, { make, number, unseen } = window.dom;
   const PAGE = 12; // clips on a page
   const KIND = ["named", "extra", "denied"]; // of a mark, as in explorer.py
   const arms = Object.keys(run.scores);
@@ -48,7 +48,7 @@
   // ---- state
   const clear = () => ({
     arms: new Set(arms.keys()), splits: new Set([...run.splits.keys(), -1]), min: -Infinity, max: Infinity, verified: "",
-    several: false, id: "", tags: new Map(), has: new Map(), sort: "table", page: 0,
+    several: false, id: "", tags: new Map(), has: new Map(), sort: "table", page: 0, view: "clips",
   });
   let state = clear();
   let shown = tableOrder; // the rows that pass, in order
@@ -62,7 +62,6 @@
       const base = item * words;
       let ok = state.splits.has(run.split[item]) && (!state.several || armsOf[item] > 1);
       if (ok && state.id) ok = run.ids[item].startsWith(state.id.slice(0, run.ids[item].length));
-      if (ok && state.verified) ok = run.verified[item] === (state.verified === "yes");
       for (let w = 0; ok && w < words; w++) {
         const set = bits[base + w];
         ok = ((set & withMask[w]) >>> 0) === withMask[w] && (set & withoutMask[w]) === 0;
@@ -78,6 +77,8 @@
     const rows = new Uint32Array(nRows);
     let n = 0;
     for (const row of orderOf(state.sort)) {
+      // Only the dataset's own clips, arm 0, are audited.
+      if (state.verified && (rowArm[row] !== 0 || run.verified[rowItem[row]] !== (state.verified === "yes"))) continue;
       if (passes[rowItem[row]] && state.arms.has(rowArm[row]) && rowScore[row] >= low && rowScore[row] <= high) rows[n++] = row;
     }
     return rows.subarray(0, n);
@@ -88,20 +89,6 @@
     for (const row of rows) for (const tag of run.tags[rowItem[row]]) counts[tag]++;
     return counts;
   }
-
-  // ---- small helpers of the page
-  function make(name, attributes = {}, ...children) {
-    const element = document.createElement(name);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
-      else if (value === true) element.setAttribute(key, "");
-      else if (value !== false && value !== null) element.setAttribute(key, value);
-    }
-    element.append(...children);
-    return element;
-  }
-  const number = (n) => n.toLocaleString("en");
-  const unseen = (text) => make("span", { class: "unseen" }, text);
 
   // ---- details of tag sets: one script per chunk, asked for once
   const chunks = new Map(); // chunk -> {promise, resolve}
@@ -254,7 +241,7 @@
   }
   boxes("arms", arms.map((arm, a) => [a, arm]), () => state.arms);
   const splits = run.splits.map((split, s) => [s, split]);
-  if (run.split.includes(-1)) splits.push([-1, "none"]);
+  if (run.split.includes(-1)) splits.push([-1, "not in the dataset"]);
   boxes("splits", splits, () => state.splits);
   categories.forEach((category, c) => {
     const list = make("div", { class: "list", role: "group", "aria-label": `Tags: ${category}` });
@@ -327,6 +314,7 @@
     if (state.several) query.set("several", "yes");
     if (state.sort !== "table") query.set("sort", state.sort);
     if (state.page) query.set("page", state.page + 1);
+    if (state.view !== "clips") query.set("view", state.view);
     history.replaceState(null, "", `#${query}`);
   }
 
@@ -347,6 +335,7 @@
     state.verified = query.get("verified") ?? "";
     state.several = query.has("several");
     if (["high", "low"].includes(query.get("sort"))) state.sort = query.get("sort");
+    open(views.some((button) => button.dataset.view === query.get("view")) ? query.get("view") : "clips");
     reflect();
     update({ page: Number(query.get("page") ?? 1) - 1 || 0 });
   }
@@ -372,24 +361,16 @@
 
   // ---- the other views
   const views = [...document.querySelectorAll("[data-view]")];
-  views.forEach((button) => button.addEventListener("click", () => {
-    views.forEach((other) => {
-      other.toggleAttribute("aria-current", false);
-      at(`view-${other.dataset.view}`).hidden = other !== button;
-    });
-    button.setAttribute("aria-current", "page");
+  function open(name) {
+    state.view = name;
+    for (const button of views) {
+      const chosen = button.dataset.view === name;
+      if (chosen) button.setAttribute("aria-current", "page"); else button.removeAttribute("aria-current");
+      at(`view-${button.dataset.view}`).hidden = !chosen;
+    }
     document.querySelectorAll("audio").forEach((audio) => audio.pause());
-  }));
-  const figure = (value) => (value === null ? "–" : Number(value).toPrecision(4).replace(/\.?0+$/, ""));
-  at("scorecard").append(...run.scorecard.map(({ group, metrics }) => make("div", { class: "wide", tabindex: 0, role: "region", "aria-label": group },
-    make("table", {}, make("caption", {}, group),
-      make("thead", {}, make("tr", {}, ...["figure", "value", "95 % interval", "N", "better"].map((name) => make("th", { scope: "col" }, name)))),
-      make("tbody", {}, ...metrics.map((m) => make("tr", {}, make("td", {}, m.name), make("td", {}, figure(m.value)),
-        make("td", {}, m.ci_low === null ? "–" : `${figure(m.ci_low)} to ${figure(m.ci_high)}`),
-        make("td", {}, m.n === null ? "–" : number(m.n)), make("td", {}, m.direction ?? "–"))))))));
-  at("figures").append(...run.figures.map(({ name, size, caption }) => make("figure", {},
-    make("img", { src: `figures/${name}.webp`, width: size[0], height: size[1], loading: "lazy", alt: `Figure: ${name}` }),
-    make("figcaption", {}, caption))));
+  }
+  views.forEach((button) => button.addEventListener("click", () => { open(button.dataset.view); remember(); }));
   at("name").textContent = `${run.name}: clips`;
   document.title = `${run.name} explorer`;
   at("run").textContent = `Run ${run.run_id}: ${number(nRows)} clips of ${number(nItems)} tag sets, ${arms.length} arms (${arms.join(", ")}).`;

@@ -17,8 +17,6 @@ from conceptcaps import spectrogram
 from conceptcaps.card import caption as figure_caption
 from conceptcaps.clips import decode
 from conceptcaps.errors import InputError
-from conceptcaps.evidence import figures as metrics_of
-from conceptcaps.evidence import read_evidence
 from conceptcaps.io import atomic, iter_batches, read_json, read_rows
 from conceptcaps.mentions import Found, Mentions
 from conceptcaps.runlog import progress
@@ -49,11 +47,10 @@ def export_explorer(
     tags,
     arms: dict[str, Arm],
     taxonomy,
-    evidence,
+    scorecard,
     figures,
     captions,
     config,
-    provenance,
     page,
     name: str,
     clips_per_arm: int | None,
@@ -66,11 +63,10 @@ def export_explorer(
         tags: the table of tag sets, for the other arms.
         arms: tables of the compared arms; of `conceptcaps` only the audio is read.
         taxonomy: the taxonomy file, whose tags are found in the captions.
-        evidence: metrics files and the TCAV table, shown as the scorecard.
+        scorecard: scorecard.json of the run.
         figures: PNG files.
         captions: the report's captions of the figures, in their order.
         config: the run's config.yaml, which the captions quote.
-        provenance: the run's provenance.json.
         page: the page's own files (HTML, CSS, JavaScript, icon).
         name: the dataset's name.
         clips_per_arm: the first so many clips of each arm; None: all.
@@ -87,7 +83,7 @@ def export_explorer(
     for arm, tables in arms.items():
         if arm != OWN_ARM:
             _add_arm(clips, arm, tables, sets, clips_per_arm)
-    items = list(clips)
+    items, card = list(clips), read_json(scorecard)
     with atomic(output) as folder:
         (folder / "data/clips").mkdir(parents=True)
         for path in map(Path, page):
@@ -100,7 +96,7 @@ def export_explorer(
             _write_script(script, f"conceptcaps.receive({k},{{}});", chunk)
         run = {
             "name": name,
-            "run_id": read_json(provenance)["run_id"],
+            "run_id": card["run_id"],
             "categories": listed,
             "splits": SPLITS,
             "chunk": CHUNK,
@@ -111,7 +107,7 @@ def export_explorer(
             "scores": {
                 arm: [_thousandths(clips[item]["arms"].get(arm)) for item in items] for arm in arms
             },
-            "scorecard": _scorecard(evidence),
+            "claims": card["claims"],
             "figures": _write_figures(folder / "figures", figures, captions, config),
         }
         _write_script(folder / "data/run.js", "window.conceptcaps={};", run)
@@ -254,19 +250,6 @@ def shortened(ids: list[str]) -> list[str]:
 
 def _thousandths(clip: dict | None) -> int | None:
     return None if clip is None else round(1000 * clip["score"])
-
-
-def _scorecard(evidence) -> list[dict]:
-    """Return the run's figures by stage and arm: [{"group", "metrics": [...]}]."""
-    keys = ("name", "value", "ci_low", "ci_high", "n", "direction")
-    return [
-        {
-            "group": f"{stage}, {group.removeprefix('arms ')}" if group != "metrics" else stage,
-            "metrics": [{key: metric.get(key) for key in keys} for metric in metrics],
-        }
-        for stage, content in read_evidence(evidence).items()
-        for group, metrics in metrics_of(content)
-    ]
 
 
 def _write_figures(folder: Path, figures, captions, config) -> list[dict]:

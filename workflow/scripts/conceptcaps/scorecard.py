@@ -189,7 +189,7 @@ def _page(card: dict) -> str:
 
 
 def _page_row(claim: dict) -> str:
-    paper = "no number" if claim["paper"] is None else f"{claim['paper']:g}"
+    paper = "no number" if claim["paper"] is None else _number(claim["paper"])
     cells = [escape(claim["where"]), escape(claim["claim"]), paper]
     cells += [_page_figure(claim[side], bool(claim["unlike"])) for side in ("protocol", "right")]
     cells.append(escape(claim["differs"]))
@@ -204,4 +204,9 @@ def _page_figure(found: dict, unlike: bool) -> str:
         interval = f" [{found['ci_low']:.4g}, {found['ci_high']:.4g}]"
     star = "*" if unlike else ""
     what = f"{escape(found['what'])}, N = {found['n']:,}"
-    return f"<b>{found['value']:.4g}{star}</b>{interval}<br>{what}"
+    return f"<b>{_number(found['value'])}{star}</b>{interval}<br>{what}"
+
+
+def _number(value: float) -> str:
+    """Return a count whole, any other figure with four digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:.4g}"
