@@ -21,6 +21,7 @@ FIGURES = [
     "tcav",
     "cavs",
     "coverage",
+    "claims",
 ]
 CONSTRAINTS = ["min_categories", "max_tags", "given", "forbid"]
 # Settings that decide whether a result may stand, not what it is: changing one reruns nothing.

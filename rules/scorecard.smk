@@ -1,7 +1,7 @@
 """Hold the paper's claims against what this run measured.
 
 inputs:  the claims, every stage's figures, the dataset
-outputs: <results>/scorecard.{json,html}
+outputs: <results>/scorecard.{json,html}, <results>/figures/claims.{png,svg}
 steps:   write_scorecard
 """
 
@@ -23,8 +23,15 @@ rule write_scorecard:
             "<results>/scorecard.html",
             caption="../workflow/report/scorecard.rst",
             category="Scorecard",
-            labels={"figure": "the paper's claims"},
+            labels={"figure": "the paper's claims, in full"},
         ),
+        png=report(
+            "<results>/figures/claims.png",
+            caption="../workflow/report/claims.rst",
+            category="Scorecard",
+            labels={"figure": "the paper's claims, as a picture"},
+        ),
+        svg="<results>/figures/claims.svg",
     log:
         "<logs>/write_scorecard.log",
     benchmark:

@@ -6,7 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conceptcaps import cavfigures, curves, figures, figurestyle, io, schemas, tagfigures
+from conceptcaps import (
+    cavfigures,
+    claimsfigure,
+    curves,
+    figures,
+    figurestyle,
+    io,
+    schemas,
+    tagfigures,
+)
 
 
 def paths(folder, name="figure"):
@@ -149,6 +158,22 @@ def tcav_scores(folder):
     return {"scores": folder / "tcav"}
 
 
+def claims(folder):
+    found = {"value": 0.4, "ci_low": 0.3, "ci_high": 0.5, "n": 9, "what": "score"}
+    claim = {
+        "where": "Table 1",
+        "claim": "A claim",
+        "paper": 0.5,
+        "differs": "",
+        "unlike": {"a": 1},
+    }
+    claim |= {"protocol": {"status": "not run", "why": ""}, "right": found}
+    counted = claim | {"paper": 200, "right": found | {"value": 40.0}}
+    nothing = claim | {"paper": None}
+    io.write_json(folder / "scorecard.json", {"claims": [claim, counted, nothing]})
+    return {"scorecard": folder / "scorecard.json"}
+
+
 FIGURES = {
     "tags": (tagfigures.plot_tags, tables_of_tags, ["piano", "sampled (N = 7)", "All 4 tags"]),
     "vae": (tagfigures.plot_vae, history, ["Loss over 5 epochs", "best 0.500, epoch 5"]),
@@ -168,13 +193,18 @@ FIGURES = {
         ["jazz (20)", "rock (10)", "Latent space by genre (36 pairs, t-SNE)"],
     ),
     "captioner": (curves.plot_captioner, finetuning, ["8 steps; kept: step 4, 0.500"]),
-    "text": (figures.plot_text, text_scores, ["bleu4", "higher is better, N = 50", "not defined"]),
+    "text": (figures.plot_text, text_scores, ["BLEU-4", "higher is better, N = 50", "not defined"]),
     "genrecnn": (
         figures.plot_genrecnn,
         genre_metrics,
         ["accuracy 0.75", "N = 8", "Calibration error 0.10"],
     ),
     "tcav": (figures.plot_tcav, tcav_scores, ["4 of 8 tests significant", "planted", "0.87"]),
+    "claims": (
+        claimsfigure.plot_claims,
+        claims,
+        ["Table 1: A claim", "1 of 3 claims have figures from 0 to 1", "by the paper's protocol"],
+    ),
     "cavs": (cavfigures.plot_cavs, tcav_scores, ["layer bottleneck", "shuffled", "10 random sets"]),
 }
 

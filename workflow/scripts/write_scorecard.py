@@ -1,6 +1,6 @@
-"""The paper's claims beside what this run measured, as JSON and as a page."""
+"""The paper's claims beside what this run measured, as JSON, as a page and as a picture."""
 
-from conceptcaps import runlog, scorecard
+from conceptcaps import claimsfigure, runlog, scorecard
 
 with runlog.capture(snakemake.log[0], threads=snakemake.threads):
     scorecard.write(
@@ -14,3 +14,4 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         output=snakemake.output.scorecard,
         page=snakemake.output.page,
     )
+    claimsfigure.plot_claims(scorecard=snakemake.output.scorecard, output=snakemake.output)

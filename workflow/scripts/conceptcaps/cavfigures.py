@@ -55,7 +55,7 @@ def plot_cavs(*, scores: str | Path, output) -> None:
         )
         for at, row in enumerate(shown):
             null.text(1.01, at, row["genre"], transform=null.get_yaxis_transform(), va="center",
-                      fontsize=6.5, color="0.3")  # fmt: skip
+                      fontsize=7, color="0.3")  # fmt: skip
         for axes in (quality, null):
             axes.tick_params(axis="y", length=0)
             axes.set_ylim(-0.6, len(shown) - 0.4)

@@ -65,7 +65,7 @@ def _ridge(axes: Axes, y: int, heights, mean: dict, edges, colour: str) -> None:
     side = "right" if mean["value"] > centres.mean() else "left"
     axes.annotate(f"{mean['value']:.3f} [{mean['ci_low']:.3f}, {mean['ci_high']:.3f}]",
                   (edges[-1 if side == "right" else 0], y), (0, -4), va="top", ha=side,
-                  textcoords="offset points", fontsize=6.5)  # fmt: skip
+                  textcoords="offset points", fontsize=7)  # fmt: skip
 
 
 def _label(arm: str, n: int, verdict: dict | None, first: str) -> str:

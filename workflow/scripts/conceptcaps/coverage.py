@@ -13,7 +13,7 @@ from conceptcaps.leakage import SPLITS
 from conceptcaps.schemas import TAGS_OF
 
 SPLIT_COLOURS = dict(zip(SPLITS, (BLUE, ORANGE, PINK), strict=True))
-_ROW = 0.135  # inches of height a tag
+_ROW = 0.145  # inches of height a tag
 _FOOT = 0.55  # inches of legend and scale
 _HEAD = 0.95  # inches of a panel's title, axis and labels
 
@@ -92,7 +92,7 @@ def _bars(axes, names: list[str], counts: dict[str, Counter], most: int) -> None
     if most >= USABLE_CLIPS:
         axes.axvline(USABLE_CLIPS, color=GREY, linewidth=0.8, linestyle="--",
                      label=f"{USABLE_CLIPS} clips")  # fmt: skip
-    axes.set_yticks(y, names, fontsize=6)
+    axes.set_yticks(y, names, fontsize=7)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlim(0, 1.03 * most)
     axes.tick_params(axis="y", length=0)

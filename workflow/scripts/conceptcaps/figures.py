@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from conceptcaps.figurestyle import (
     BLUE,
@@ -16,13 +17,26 @@ from conceptcaps.figurestyle import (
 )
 from conceptcaps.io import read_json, read_rows
 
+# The text metrics that are drawn: all of them are in scores/text.json, and would fill two pages.
+SHOWN = {
+    "bleu4": "BLEU-4 (%)",
+    "rougeL": "ROUGE-L",
+    "bertscore_f1": "BERTScore F1, rescaled",
+    "mauve": "MAUVE",
+    "tag_recall": "tag recall",
+    "tag_precision": "tag precision",
+    "all_tags": "share naming all tags",
+    "self_bleu": "self-BLEU (%)",
+    "words": "words per caption",
+}
+
 
 def _name(arm: str) -> str:
     return arm.replace("_", " ")
 
 
 def plot_text(*, scores: str | Path, output) -> None:
-    """Draw every text metric of every arm with its 95 % interval, one panel per metric.
+    """Draw the text metrics of `SHOWN` of every arm with their 95 % intervals, a panel each.
 
     Args:
         scores: JSON file {"arms": {arm: [metric as `results.MetricResult`, ...]}}.
@@ -32,7 +46,8 @@ def plot_text(*, scores: str | Path, output) -> None:
     by_metric: dict[str, dict[str, dict]] = {}
     for arm, metrics in arms.items():
         for metric in metrics:
-            by_metric.setdefault(metric["name"], {})[arm] = metric
+            if metric["name"] in SHOWN:
+                by_metric.setdefault(metric["name"], {})[arm] = metric
     names = [*COLOUR_OF, *sorted(set(arms) - set(COLOUR_OF))]
     order = [arm for arm in names if arm in arms][::-1]
     columns = 3
@@ -50,7 +65,7 @@ def _metric_panel(axes: Axes, name: str, of_arm: dict[str, dict], order: list[st
     for y, arm in enumerate(order):
         if arm not in of_arm:
             axes.text(0.02, y, "not defined", transform=axes.get_yaxis_transform(), color=GREY,
-                      va="center", fontsize=6)  # fmt: skip
+                      va="center", fontsize=7)  # fmt: skip
             continue
         metric, colour = of_arm[arm], COLOUR_OF.get(arm, GREY)
         if metric["ci_low"] is not None:
@@ -59,7 +74,7 @@ def _metric_panel(axes: Axes, name: str, of_arm: dict[str, dict], order: list[st
     direction = {metric["direction"] for metric in of_arm.values()}.pop()
     better = {"higher": "higher is better, ", "lower": "lower is better, "}.get(direction, "")
     texts = _range([metric["n"] for metric in of_arm.values()])
-    axes.set_title(f"{name}\n{better}N = {texts}")
+    axes.set_title(f"{SHOWN[name]}\n{better}N = {texts}")
     axes.set_yticks(range(len(order)), [_name(arm) for arm in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.margins(x=0.12)
@@ -92,7 +107,7 @@ def _confusion_panel(axes: Axes, report: dict, accuracy: dict) -> None:
     axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     for i, j in zip(*np.nonzero(counts), strict=True):
         shade = "white" if shares[i, j] > 0.55 else "black"
-        axes.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=6.5)
+        axes.text(j, i, counts[i, j], ha="center", va="center", color=shade, fontsize=7)
     classes = report["classes"]
     axes.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(classes)), classes)
@@ -115,8 +130,9 @@ def _reliability_panel(axes: Axes, bins: list[dict], error: dict) -> None:
             row["confidence"], row["accuracy"], "o", color=BLUE, ms=3 + 8 * np.sqrt(row["n"] / most)
         )
         axes.annotate(row["n"], (row["confidence"], row["accuracy"]), (7, -7),
-                      textcoords="offset points", fontsize=6.5, color="0.3")  # fmt: skip
-    axes.set(xlim=(0, 1.1), ylim=(-0.03, 1.05), xlabel="confidence", ylabel="accuracy")
+                      textcoords="offset points", fontsize=7, color="0.3",
+                      path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
+    axes.set(xlim=(0, 1.1), ylim=(-0.08, 1.05), xlabel="confidence", ylabel="accuracy")
     axes.set_aspect("equal")
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
@@ -187,7 +203,7 @@ def _tcav_panel(axes: Axes, rows: list[dict], concepts: list[str], genres: list[
     image = axes.imshow(table, cmap="PuOr_r", norm=norm, aspect="auto", interpolation="nearest")
     for i, concept in enumerate(concepts):
         auc = np.mean([row["cav_auc"] for row in rows if row["concept"] == concept])
-        axes.text(len(genres) - 0.3, i, f"{auc:.2f}", va="center", fontsize=6.5, color="0.3")
+        axes.text(len(genres) - 0.3, i, f"{auc:.2f}", va="center", fontsize=7, color="0.3")
     axes.set_yticks(range(len(concepts)), concepts)
     axes.set_xticks(range(len(genres)), genres)
     axes.tick_params(length=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from sklearn.manifold import TSNE
 
 from conceptcaps.figurestyle import (
@@ -131,7 +131,8 @@ def _tags_per_set(axes: Axes, series: dict[str, tuple[list[int], str]]) -> None:
         )
     axes.set(xlabel="tags per set (25: or more)" if most > 25 else "tags per set")
     axes.set(ylabel="share of sets (%)", title="Tags per set")
-    axes.margins(y=0.5)  # room for the legend
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(y=0.65)  # room for the legend
     axes.set_ylim(bottom=0)
     axes.legend(loc="upper right", borderpad=0)
 
@@ -190,7 +191,10 @@ def plot_distill(
             rank.plot(np.arange(1, len(shares) + 1), shares, dashes, color=colour, label=label)
         rank.set(xscale="log", yscale="log", xlabel="rank of the label")
         rank.set(ylabel="share of samples (%)", title="How frequent labels are")
-        rank.yaxis.set_major_formatter("{x:g}")
+        for axis in (rank.xaxis, rank.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
         rank.legend(loc="lower left", borderpad=0, handlelength=1.2, fontsize=7)
         _tags_per_set(
             labels,
@@ -254,13 +258,15 @@ def _words(axes: Axes, series: dict) -> None:
     }
     most = max(max(words, default=1) for words, _ in lengths.values())
     edges = np.arange(0, most + 10, 5)
-    for label, (words, colour) in lengths.items():
+    for (label, (words, colour)), dashes in zip(lengths.items(), ("-", "--"), strict=True):
         shares, _ = np.histogram(words, edges)
         mean = np.mean(words) if words else 0
         axes.stairs(100 * shares / max(1, len(words)), edges, color=colour, linewidth=1.4,
-                    label=f"{label.split(' (')[0]}, mean {mean:.1f}")  # fmt: skip
+                    linestyle=dashes, label=f"{label.split(' (')[0]}, mean {mean:.1f}")  # fmt: skip
     axes.set(xlabel="words", ylabel="share of captions (%)", title="Words per caption")
-    axes.legend(loc="upper right", borderpad=0, handlelength=1)
+    axes.margins(y=0.45)  # room for the legend
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper right", borderpad=0, handlelength=1.8)
 
 
 def plot_latent(*, latent: str | Path, seed: int, output) -> None:
