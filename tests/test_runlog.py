@@ -74,8 +74,8 @@ def test_progress_on_a_terminal_is_a_bar(tmp_path):
 
 
 def test_memory_that_a_job_frees_is_not_mapped_again(tmp_path):
-    body = "import numpy, resource; a = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt"
-    body += "; b = [(numpy.ones(16_000_000), a())[1] for _ in range(6)]"  # 128 MB each
+    body = "import resource; a = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt"
+    body += "; b = [(b'x' * 128_000_000, a())[1] for _ in range(6)]"
     body += "; print('faults', b[-1] - b[1])"
     done, log = run(tmp_path, body)
     assert done.returncode == 0
