@@ -83,3 +83,12 @@ def test_a_broken_clip_in_a_table_is_named(tmp_path):
     assert next(found)[0]["id"] == "a"
     with pytest.raises(InputError, match=r"t\.parquet: clip b cannot be decoded"):
         next(found)
+
+
+def test_only_the_clips_asked_for_are_decoded(tmp_path):
+    good = {"bytes": clips.encode_flac(TONE, RATE, peak=0.5)[0], "path": "a.flac"}
+    rows = [{"id": "a", "audio": good}, {"id": "b", "audio": {"bytes": b"no", "path": "b.flac"}}]
+    write_table(tmp_path / "clips.parquet", rows, REAL_AUDIO)
+    found = list(clips.iter_clips(tmp_path / "clips.parquet", ids={"a", "c"}))
+    assert [row["id"] for row, _ in found] == ["a"]
+    assert len(found[0][1]) == RATE

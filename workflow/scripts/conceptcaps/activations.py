@@ -96,9 +96,8 @@ def read_classes(
     gradients, activations = (
         {layer: {genre: [] for genre in described["classes"]} for layer in layers} for _ in range(2)
     )
-    for row, wave in progress(iter_clips(gtzan, window["sampling_rate_hz"]), what="gradients"):
-        if row["id"] not in chosen:
-            continue
+    heldout = iter_clips(gtzan, window["sampling_rate_hz"], ids=chosen)
+    for row, wave in progress(heldout, what="gradients", total=len(chosen)):
         genre = row["genre"]
         windows = cut_windows(wave, **window).to(_device(network))
         slopes = differentiate.attribute(windows, described["classes"].index(genre))

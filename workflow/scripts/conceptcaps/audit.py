@@ -154,10 +154,9 @@ def _labelled(path, reference, names, embedder, clap_spec, spec, seed) -> tuple:
     chosen = sorted(told, key=lambda clip: item_seed(seed, "audit/labelled", clip))
     chosen = set(chosen[: spec.labelled_clips])
     ids, rhythms = [], []
-    for row, wave in iter_clips(path):
-        if row["id"] in chosen:
-            ids.append(row["id"])
-            rhythms.append(rhythm.measure(wave, sampling_rate_hz=row["sampling_rate"]))
+    for row, wave in iter_clips(path, ids=chosen):
+        ids.append(row["id"])
+        rhythms.append(rhythm.measure(wave, sampling_rate_hz=row["sampling_rate"]))
     fresh = [clip for clip in ids if clip not in embedded]
     if fresh:
         per_clip = embeddings.embed_whole(
