@@ -4,7 +4,8 @@
     HF_HUB_CACHE=DIR/hub python benchmarks/clap.py --model DIR --checkpoint music.pt
 
 All embed the same files with the same weights: 10 s, stereo, 44.1 kHz, so that laion_clap's random
-crop is the whole clip; the largest difference of their vectors is printed. Each has a process of
+crop, of the 480,001 samples that librosa makes, starts at the first or second; so their vectors
+differ by about 1e-4, which is printed. Each has a process of
 its own, set up as its users have it: laion_clap's as its README calls it, once more inside
 torch.no_grad(), and ours as a rule's job. They take turns; ratios are of the same turn, and their
 median is printed. The bar is 1.5.
