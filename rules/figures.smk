@@ -18,7 +18,7 @@ rule plot_tags:
             "<results>/figures/tags.png",
             caption="../workflow/report/tags.rst",
             category="Tags",
-            labels={"figure": "tags"},
+            labels={"figure": "tags: data and samples"},
         ),
         svg="<results>/figures/tags.svg",
     log:
@@ -77,7 +77,7 @@ rule plot_vae:
             "<results>/figures/vae.png",
             caption="../workflow/report/vae.rst",
             category="Tags",
-            labels={"figure": "vae"},
+            labels={"figure": "tag model: training"},
         ),
         svg="<results>/figures/vae.svg",
     log:
@@ -134,7 +134,7 @@ rule plot_captioner:
             "<results>/figures/captioner.png",
             caption="../workflow/report/captioner.rst",
             category="Captions",
-            labels={"figure": "captioner"},
+            labels={"figure": "captioner: training"},
         ),
         svg="<results>/figures/captioner.svg",
     log:
@@ -162,7 +162,7 @@ rule plot_text:
             "<results>/figures/text.png",
             caption="../workflow/report/text.rst",
             category="Captions",
-            labels={"figure": "text"},
+            labels={"figure": "captions of every arm"},
         ),
         svg="<results>/figures/text.svg",
     log:
@@ -190,7 +190,7 @@ rule plot_clap:
             "<results>/figures/clap.png",
             caption="../workflow/report/clap.rst",
             category="Audio",
-            labels={"figure": "clap"},
+            labels={"figure": "CLAP scores"},
         ),
         svg="<results>/figures/clap.svg",
     log:
@@ -218,7 +218,7 @@ rule plot_genrecnn:
             "<results>/figures/genrecnn.png",
             caption="../workflow/report/genrecnn.rst",
             category="Concepts",
-            labels={"figure": "genrecnn"},
+            labels={"figure": "genre classifier"},
         ),
         svg="<results>/figures/genrecnn.svg",
     log:
@@ -246,7 +246,7 @@ rule plot_tcav:
             "<results>/figures/tcav.png",
             caption="../workflow/report/tcav.rst",
             category="Concepts",
-            labels={"figure": "tcav"},
+            labels={"figure": "TCAV scores"},
         ),
         svg="<results>/figures/tcav.svg",
         cavs_png=report(
@@ -282,7 +282,7 @@ rule plot_coverage:
             "<results>/figures/coverage.png",
             caption="../workflow/report/coverage.rst",
             category="Dataset",
-            labels={"figure": "coverage"},
+            labels={"figure": "coverage of the taxonomy"},
         ),
         svg="<results>/figures/coverage.svg",
     log:

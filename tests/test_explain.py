@@ -61,7 +61,8 @@ def test_the_history_goes_through_every_stage(run):
     shares = [row["jaccard"] for row in found["nearest"]]
     assert shares == sorted(shares, reverse=True)
     said = explain.page(found)
-    for text in ("draft 0 missing_tags: not named: piano", "0.80 yt3 (train)", "A piece | number 3",
+    for text in ("draft 0: missing_tags, not named: piano (it names 50 % of the tags)",
+                 "0.80 yt3 (train)", "A piece | number 3", "tag is heard: ",
                  found["audio"]["sha256"], f"split: {found['dataset']['split']}",
                  "run 0123456789abcdef", "c0ffee with changes", "verified: False"):  # fmt: skip
         assert text in said, text
@@ -71,7 +72,7 @@ def test_a_lost_item_says_where_and_why(run):
     found = explain.explain(run, "item010")
     assert found["outcome"] == "lost in audio: silent, -71 dBFS"
     assert found["audio"] is None and found["dataset"] is None
-    assert "3. clip\n   none" in explain.page(found)
+    assert "3. clip: played from the caption\n   none" in explain.page(found)
 
 
 def test_every_clip_of_a_later_shard_is_found(run):

@@ -142,7 +142,7 @@ def _outcome(results: Path, item: str, found: dict) -> str:
 def page(found: dict) -> str:
     """Return a history as text."""
     tags, run = found["tags"], found["run"]
-    lines = [f"clip {found['id']}: {found['outcome']}", "", "1. tags"]
+    lines = [f"clip {found['id']}: {found['outcome']}", "", "1. tags: drawn from the tag model"]
     for category, column in TAGS_OF.items():
         lines.append(f"   {category + ':':<12}{', '.join(tags[column]) or '-'}")
     given = ", ".join(tags["given"])
@@ -155,21 +155,23 @@ def page(found: dict) -> str:
             f"   {row['jaccard']:.2f} {row['ytid']} ({row['split']}): "
             f"{', '.join(row['aspect_list'])}"
         )
-    lines += ["", "2. caption"]
+    lines += ["", "2. caption: written for the tags; the first draft that passes the gate"]
     for draft in found["drafts"]:
         recall = draft["tag_recall"]
-        named = "" if recall is None else f", names {recall:.0%} of the tags"
-        said = f": {draft['reason']}" if draft["reason"] else ""
-        lines.append(f"   draft {draft['attempt']} {draft['status']}{said}{named}")
+        named = "" if recall is None else f" (it names {100 * recall:.0f} % of the tags)"
+        said = f", {draft['reason']}" if draft["reason"] else ""
+        lines.append(f"   draft {draft['attempt']}: {draft['status']}{said}{named}")
         lines += _wrapped(draft["caption"])
     lines += _stage(found["caption"], ("model", "seed", "n_tokens", "prompt", "caption", "file"))
-    lines += ["", "3. clip", *_stage(found["audio"], None)]
-    lines += ["", "4. scores", *_stage(found["scores"], None)]
+    lines += ["", "3. clip: played from the caption", *_stage(found["audio"], None)]
+    lines += [
+        "",
+        "4. scores: agreement of caption and clip, cosine of CLAP",
+        *_stage(found["scores"], None),
+    ]
     lines += ["", "5. dataset"]
-    lines += _stage(
-        found["dataset"],
-        ("split", *PRESENT_PROB_OF.values(), "verified", "audio_shard", "audio_row", "licence"),
-    )
+    lines += _heard(found["dataset"])
+    lines += _stage(found["dataset"], ("split", "verified", "audio_shard", "audio_row", "licence"))
     if run:
         code = run["code"]
         changed = " with changes" if code["dirty"] else ""
@@ -185,6 +187,18 @@ def page(found: dict) -> str:
     return "\n".join(lines)
 
 
+def _heard(row: dict | None) -> list[str]:
+    """Return a line of the probabilities that the tags are heard, where the audit judged any."""
+    if row is None:
+        return []
+    heard = [
+        f"{tag} {'not judged' if p is None else f'{p:.2f}'}"
+        for category, column in TAGS_OF.items()
+        for tag, p in zip(row[column], row[PRESENT_PROB_OF[category]] or [], strict=False)
+    ]
+    return [f"   probability that a tag is heard: {', '.join(heard)}"] if heard else []
+
+
 def _stage(row: dict | None, keys) -> list[str]:
     """Return a row's values, one a line; `keys` chooses and orders them, None: all but the id."""
     if row is None:
@@ -196,7 +210,8 @@ def _stage(row: dict | None, keys) -> list[str]:
         if isinstance(value, str) and len(value) > 80:
             lines += [f"   {key}:", *_wrapped(value)]
         else:
-            lines.append(f"   {key}: {value}")
+            shown_value = f"{value:.4g}" if isinstance(value, float) else value
+            lines.append(f"   {key}: {shown_value}")
     return lines
 
 
