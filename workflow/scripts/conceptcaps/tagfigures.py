@@ -192,7 +192,8 @@ def plot_distill(
         rank.set(xscale="log", yscale="log", xlabel="rank of the label")
         rank.set(ylabel="share of samples (%)", title="How frequent labels are")
         for axis in (rank.xaxis, rank.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=(1,) if high > 200 * low else (1, 2, 5)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter("")
         rank.legend(loc="lower left", borderpad=0, handlelength=1.2, fontsize=7)
