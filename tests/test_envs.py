@@ -20,7 +20,8 @@ OPTIONAL = ("vllm",)  # of an engine that a user may install; without it, a mess
 NEEDED_UNSEEN = {  # nothing imports these here, but the libraries that need them do not bring them
     "core": {},
     "text": {"accelerate": "transformers' trainer", "bitsandbytes": "4-bit weights, transformers"},
-    "audio": {  # what laion-clap declares or imports: it is installed without its dependencies
+    # what laion-clap and audiocraft import: they are installed without their dependencies
+    "audio": {
         name: "laion-clap"
         for name in (
             "braceexpand",
@@ -36,6 +37,45 @@ NEEDED_UNSEEN = {  # nothing imports these here, but the libraries that need the
             "wandb",
             "webdataset",
             "wget",
+        )
+    }
+    | {
+        name: "audiocraft"
+        for name in (
+            "antlr4-python3-runtime",
+            "av",
+            "blis",
+            "catalogue",
+            "cloudpathlib",
+            "colorlog",
+            "confection",
+            "cymem",
+            "docopt",
+            "dora-search",
+            "einops",
+            "flashy",
+            "hydra-core",
+            "julius",
+            "lightning-utilities",
+            "murmurhash",
+            "num2words",
+            "omegaconf",
+            "preshed",
+            "retrying",
+            "sentencepiece",
+            "smart-open",
+            "spacy-legacy",
+            "spacy-loggers",
+            "spacy",
+            "srsly",
+            "submitit",
+            "thinc",
+            "torchmetrics",
+            "treetable",
+            "typer",
+            "wasabi",
+            "weasel",
+            "xformers",
         )
     },
 }
@@ -166,8 +206,8 @@ def test_environments_hold_nothing_else(env):
     assert not extra, f"envs/{env}.yaml: nothing imports {sorted(extra)}"
 
 
-def test_laion_clap_is_installed_without_its_dependencies():
-    """It declares numpy<2: in the pip section no version of the environment would solve."""
+def test_audiocraft_and_laion_clap_are_installed_without_their_dependencies():
+    """They declare torch 2.1 and numpy<2: in the pip section no environment would solve."""
     no_deps = pins((ROOT / "requirements-no-deps.txt").read_text().splitlines())
     for env in ENVS:
         assert not no_deps.keys() & pins_in_yaml(env).keys()

@@ -31,7 +31,7 @@ ITEMS = 24
 def clips(tmp_path_factory):
     path = tmp_path_factory.mktemp("miniature") / "clips.parquet"
     spec = musicgen.Spec(
-        model=str(ZOO / "musicgen"), revision=None, dtype="float32",
+        backend="engine", model=str(ZOO / "musicgen"), revision=None, dtype="float32",
         duration_s=1.0,
         guidance_scale=3.0, temperature=1.0, top_k=50, batch_size=12, level_dbfs=None,
         peak_dbfs=-1.0, quality=None, min_yield=1.0,

@@ -46,6 +46,7 @@ def model():
 @pytest.fixture
 def spec(model):
     return musicgen.Spec(
+        backend="engine",
         model=model,
         revision=None,
         dtype="float32",

@@ -18,7 +18,7 @@ from conceptcaps.errors import InputError
 @pytest.fixture
 def spec():
     return musicgen.Spec(
-        model=tiny_models.musicgen(), revision=None, dtype="float32",
+        backend="engine", model=tiny_models.musicgen(), revision=None, dtype="float32",
         duration_s=0.1, guidance_scale=3.0, temperature=1.0, top_k=0, batch_size=2,
         level_dbfs=-20.0, peak_dbfs=-1.0, quality=NO_LIMITS, min_yield=0.0,
     )  # fmt: skip

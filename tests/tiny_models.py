@@ -84,10 +84,12 @@ def write_pairs(path, n=20):
     return path
 
 
-def random_musicgen(*, channels=1, width=16, layers=2, heads=2, ffn=32, codes=MUSICGEN_CODES):
+def random_musicgen(
+    *, channels=1, width=16, layers=2, heads=2, ffn=32, codes=MUSICGEN_CODES, text_width=24
+):
     """Build a random MusicGen in which texts matter and tokens are not all as likely."""
     torch.manual_seed(0)
-    text = T5Config(vocab_size=300, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
+    text = T5Config(vocab_size=300, d_model=text_width, d_kv=8, d_ff=32, num_layers=2, num_heads=2)
     codec = EncodecConfig(
         sampling_rate=MUSICGEN_RATE_HZ, num_filters=4, hidden_size=16, codebook_dim=16,
         codebook_size=codes, upsampling_ratios=[8, 4], num_lstm_layers=1,

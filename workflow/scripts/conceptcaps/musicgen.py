@@ -26,6 +26,7 @@ WEIGHTS = (".safetensors", ".bin")  # endings of the files that hold a checkpoin
 class Spec:
     """Config section `audio`."""
 
+    backend: str  # "engine" (ours, checkpoints of transformers) or "audiocraft" (its own)
     model: str  # hub id, or local directory when revision is null
     revision: str | None
     dtype: str  # float16, bfloat16 or float32
@@ -126,6 +127,19 @@ class Generator:
         return self.tokenizer(texts, truncation=True)["input_ids"]
 
 
+def load_generator(spec: Spec) -> Generator:
+    """Return the generator of the backend that the spec names, its checkpoint loaded.
+
+    Raises:
+        InputError: the checkpoint cannot be loaded, or the duration does not fit it.
+    """
+    if spec.backend == "audiocraft":
+        from conceptcaps.musicgen_audiocraft import AudiocraftGenerator  # takes seconds to import
+
+        return AudiocraftGenerator(spec)
+    return Generator(spec)
+
+
 def clips_that_fit(wanted: int, *, clip_bytes: int) -> int:
     """Return how many clips, of those wanted, the GPU's free memory holds; at least 1."""
     free, _ = torch.cuda.mem_get_info()
@@ -139,17 +153,26 @@ def resolve_model(model: str, revision: str | None) -> str:
         InputError: there is no such directory, or the hub model cannot be reached.
     """
     if revision is None:
-        if not (Path(model) / "config.json").is_file():
+        if not any((Path(model) / name).is_file() for name in ("config.json", "state_dict.bin")):
             raise InputError(
                 f"audio.model: {model} is not a directory with a model (it has no config.json). "
                 "Name one, or give a hub id together with audio.revision."
             )
         return model
+    config = hub_file(model, "config.json", revision)
+    return f"{model}@{Path(config).parent.name}"  # .../snapshots/<commit>/config.json
+
+
+def hub_file(model: str, name: str, revision: str) -> str:
+    """Return the local path of a file of a hub model, downloaded if it is not in the cache.
+
+    Raises:
+        InputError: it cannot be reached.
+    """
     try:
-        config = hf_hub_download(model, "config.json", revision=revision)
+        return hf_hub_download(model, name, revision=revision)
     except (OSError, ValueError) as error:
         raise InputError(_unloadable(model, revision, error)) from error
-    return f"{model}@{Path(config).parent.name}"  # .../snapshots/<commit>/config.json
 
 
 def _load(spec: Spec):

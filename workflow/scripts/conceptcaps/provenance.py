@@ -18,6 +18,7 @@ from conceptcaps.io import atomic, write_json
 
 PACKAGES = (  # the direct dependencies; tests/test_envs.py compares them with what is imported
     "accelerate",
+    "audiocraft",
     "bert-score",
     "bitsandbytes",
     "captum",

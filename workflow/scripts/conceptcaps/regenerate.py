@@ -66,7 +66,7 @@ def regenerate(results: str | Path, clip_id: str, *, arm: str = "conceptcaps") -
             f"{clip_id} was played by {row['model']}, but run/config.yaml names {spec.model}. "
             "Make the shard anew."
         )
-    generator = musicgen.Generator(replace(spec, batch_size=1))
+    generator = musicgen.load_generator(replace(spec, batch_size=1))
     codes, _ = generator.compose([caption], [row["seed"]])
     wave = generator.waves(codes.cpu())[0] * 10 ** (row["gain_db"] / 20)
     flac, _ = clips.encode_flac(wave, row["sampling_rate"], peak=1.0)

@@ -145,7 +145,7 @@ class _Player:
         On a GPU the codec and FLAC work on one batch while the next is composed: at most two
         batches are in memory.
         """
-        self.generator = self.generator or musicgen.Generator(self.spec)
+        self.generator = self.generator or musicgen.load_generator(self.spec)
         overlap = self.generator.device == "cuda"
         with ThreadPoolExecutor(max_workers=1) as finisher:
             behind: Future | None = None
