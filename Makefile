@@ -31,7 +31,7 @@ $(VENV)/.installed: requirements.txt requirements-no-deps.txt envs/cpu_torch_shi
 	    found=$$python; break; fi; done; \
 	if [ -z "$$found" ]; then \
 	  echo "error: Python 3.11 or 3.12 is needed, found $$(python3 --version 2>&1). Install one, or say where it is: make demo PYTHON=/path/to/python3.11" >&2; exit 1; fi; \
-	echo "Installing into $(VENV) with $$($$found --version): 2.5 GB (more with a CUDA torch), some minutes"; $$found -m venv $(VENV)
+	echo "Installing into $(VENV) with $$($$found --version): 3.3 GB (more with a CUDA torch), some minutes"; $$found -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet setuptools==84.2.1 wheel
 	$(BIN)/python -m pip install --quiet --no-build-isolation -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -r requirements-no-deps.txt
