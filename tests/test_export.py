@@ -171,3 +171,16 @@ def test_a_large_metrics_file_travels_as_its_figures(tmp_path):
     write_json(tmp_path / "scores/text.json", content)
     carried = read_evidence([tmp_path / "scores/text.json"])
     assert carried == {"text": {"arms base": [metric], "floor": [metric]}}
+
+
+def test_clips_of_the_same_codes_are_found_over_shards(tmp_path, capsys):
+    """Clips that were stored without codes are nobody's twins."""
+    hashes = {"a": "1", "b": "2", "c": "1", "d": None, "e": None, "f": "2", "g": "1", "h": "3"}
+    assert export.same_codes(hashes) == [["a", "c", "g"], ["b", "f"]]
+    run = write_run(tmp_path, 40)
+    for path in run["audio"]:
+        rows = read_rows(path)
+        twins = [row | {"codes_sha256": row["id"].replace("item039", "item003")} for row in rows]
+        write_table(path, twins, schemas.AUDIO)
+    export.export_table(**run, spec=SPEC, seed=1)
+    assert "clips of exactly the same codes: item003, item039\n" in capsys.readouterr().out

@@ -266,10 +266,17 @@ def test_a_batch_that_does_not_fit_is_halved(spec, monkeypatch, capsys):
         generator.compose(texts, seeds)
 
 
-def test_long_captions_are_cut_and_counted(spec, capsys):
+def test_captions_over_the_text_encoders_length_are_cut_and_counted(tmp_path, spec, capsys):
+    """In ledger and takes, not in the log alone, and they stay there over a resume."""
+    long = "a slow jazz piece with piano " * 20
+    output, ledger = play(tmp_path, spec, captions=[("a", "metal"), ("b", long)])
+    assert "1 captions are longer than the text encoder reads" in capsys.readouterr().out
+    assert [row["text_truncated"] for row in io.read_rows(takes_of(output))] == [False, True]
+    assert [row["reason"][:21] for row in io.read_rows(ledger)] == ["", "the caption is longer"]
     generator = musicgen.Generator(spec)
-    generator.compose(["metal", "a slow jazz piece with piano " * 20], [1, 2])
-    assert "1 of 2 captions were cut at 32 tokens (1 so far)" in capsys.readouterr().out
+    assert generator.truncated(["metal", long]) == [False, True]
+    codes, _ = generator.compose([long, long + long], [1, 1])
+    assert torch.equal(codes[0], codes[1])  # what is beyond the limit is not heard
 
 
 def test_another_kind_of_checkpoint_is_named(tmp_path, spec, model):

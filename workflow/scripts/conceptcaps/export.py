@@ -80,7 +80,7 @@ def export_table(
     licence = dataset_licence(yaml.safe_load(Path(config).read_text()), spec.licence)
     tag_rows = _by_id([tags], ["id", "aspect_list", *TAGS_OF.values()])
     caption_rows = _by_id(captions, ["id", "caption", "model"])
-    audio_rows = _by_id(audio, ["id", "duration_s", "seed", "sha256", "model"])
+    audio_rows = _by_id(audio, ["id", "duration_s", "seed", "codes_sha256", "model"])
     clap_rows = _by_id(clap, ["id", "clap_score"])
     audit_rows = _by_id(audit, ["id", *_AUDITED])
     _refuse_orphans(caption_rows, "tag set", tag_rows)
@@ -152,6 +152,18 @@ def split_rows(rows: list[dict], spec: Spec, seed: int) -> list[str]:
     return splits
 
 
+def same_codes(hashes: dict[str, str | None]) -> list[list[str]]:
+    """Return the groups of clips {id: hash of its codes} with one hash; one without is alone.
+
+    A shard never holds two such clips (`takes.generate_shard`); different shards may.
+    """
+    groups = defaultdict(list)
+    for clip, sha256 in hashes.items():
+        if sha256 is not None:
+            groups[sha256].append(clip)
+    return [ids for ids in groups.values() if len(ids) > 1]
+
+
 def _by_id(paths: Iterable[str | Path], columns: list[str]) -> dict[str, dict]:
     """Return {id: row} over a stage's files; each row also has its `file` and its `row` there."""
     rows = {}
@@ -185,6 +197,5 @@ def _say(rows, tag_rows, caption_rows, audio_rows) -> None:
         f"{len(rows)} rows: {counts['train']} train, {counts['validation']} validation, "
         f"{counts['test']} test"
     )
-    copies = len(rows) - len({audio_rows[row["id"]]["sha256"] for row in rows})
-    if copies:
-        print(f"warning: {copies} clips have exactly the bytes of another clip")
+    for twins in same_codes({row["id"]: audio_rows[row["id"]]["codes_sha256"] for row in rows}):
+        print(f"warning: clips of exactly the same codes: {', '.join(twins)}")

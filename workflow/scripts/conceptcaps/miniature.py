@@ -50,7 +50,7 @@ def play(*, spec: musicgen.Spec, clip_s: float, items: int, seed: int, output: s
         seed: global seed.
         output: table to write.
     """
-    generator = musicgen.Generator(replace(spec, duration_s=clip_s))
+    generator = musicgen.load_generator(replace(spec, duration_s=clip_s))
     played, captions = _heldout_sets(2 * items, seed=seed)
     waves = torch.from_numpy(
         np.stack(

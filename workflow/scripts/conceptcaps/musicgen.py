@@ -53,7 +53,6 @@ class Generator:
         sampling_rate_hz: of the codec.
         samples: per clip, round(duration_s * sampling_rate_hz).
         frames: of codes per clip, the fewest that hold the samples.
-        cut: captions so far that were longer than the text encoder reads.
     """
 
     def __init__(self, spec: Spec):
@@ -69,7 +68,6 @@ class Generator:
         self.engine = Engine(model, device=self.device, dtype=getattr(torch, spec.dtype))
         _check_fit(spec, self.engine, frames=self.frames, frame_s=hop / codec.sampling_rate)
         self.sampling = Sampling(spec.guidance_scale, spec.temperature, spec.top_k)
-        self.cut = 0
         self.clips_at_once = spec.batch_size
         if self.device == "cuda":
             a_clip = self.engine.cache_bytes(frames=self.frames, guided=spec.guidance_scale > 1)
@@ -116,14 +114,12 @@ class Generator:
         torch.cuda.empty_cache()
         print(f"out of memory: from now on {self.clips_at_once} clips at a time", flush=True)
 
-    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+    def truncated(self, texts: list[str]) -> list[bool]:
+        """Return which texts are longer than the text encoder reads; their ends are not heard."""
         limit = self.tokenizer.model_max_length
-        whole = self.tokenizer(texts, verbose=False)["input_ids"]
-        cut = sum(len(ids) > limit for ids in whole)
-        if not cut:
-            return whole
-        self.cut += cut
-        print(f"{cut} of {len(texts)} captions were cut at {limit} tokens ({self.cut} so far)")
+        return [len(ids) > limit for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
         return self.tokenizer(texts, truncation=True)["input_ids"]
 
 

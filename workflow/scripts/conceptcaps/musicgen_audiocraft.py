@@ -36,7 +36,7 @@ class AudiocraftGenerator(Generator):
         Raises:
             InputError: it cannot be loaded, or the duration is beyond what it was made for.
         """
-        self.spec, self.cut = spec, 0
+        self.spec = spec
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             directory = spec.model
@@ -71,6 +71,10 @@ class AudiocraftGenerator(Generator):
         with torch.inference_mode():
             waves = self.model.compression_model.decode(codes.to(self.device), None)
         return waves[..., : self.samples].float().cpu().numpy()
+
+    def truncated(self, texts: list[str]) -> list[bool]:
+        """Return False of every text: audiocraft's text encoder reads them to the end."""
+        return [False] * len(texts)
 
     def _compose(self, texts: list[str], seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         groups: dict[int, list[int]] = {}

@@ -160,6 +160,7 @@ TAKES = pa.schema(  # every clip that was played for an item, in order, with wha
         ("status", pa.string()),  # "ok": it is the item's clip; otherwise the check that failed
         ("reason", pa.string()),
         ("codes_sha256", pa.string()),
+        ("text_truncated", pa.bool_()),  # the caption is longer than the text encoder reads
         *[
             (
                 name,

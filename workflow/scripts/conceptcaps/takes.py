@@ -20,6 +20,7 @@ import torch
 from conceptcaps import clipquality, clips, io, musicgen, results, runlog, schemas, seeding
 
 _ROWS_TOGETHER = 32  # of the finished table, in a row group
+_CUT = "the caption is longer than the text encoder reads: its end is not heard"
 _ACCOUNT = [name for name in schemas.TAKES.names if name != "attempt"]
 # One row per take of a batch, unfit ones included, so that a resumed shard has the whole ledger.
 _BATCH = pa.schema(
@@ -39,7 +40,8 @@ def generate_shard(
     take with "audio/<arm>/<k>". Batches are consecutive captions; finished ones wait in
     `<output>.partial/`, so that a killed job goes on where it was and writes the same bytes.
     Ledger: ok, no_caption, not_finite, duplicate (the codes of an earlier clip of the shard), or
-    what `clipquality.judge` says of the last take.
+    what `clipquality.judge` says of the last take. The reason of an ok clip is empty, or says that
+    its caption is longer than the text encoder reads.
 
     Args:
         captions: table with id and caption.
@@ -77,10 +79,14 @@ def generate_shard(
             if row["status"] == "ok":
                 heard[row["codes_sha256"]] = row["id"]
                 places[row["id"]] = place
+                reason = _CUT if row["text_truncated"] else ""
             elif budget > 1:
                 reason = f"none of {budget} takes is fit; the last: {reason}"
             account[row["id"]] = {"id": row["id"], "status": row["status"], "reason": reason}
         pending = [row for row in pending if row["id"] not in places]
+    cut = len({row["id"] for row in written if row["text_truncated"]})
+    if cut:
+        print(f"{cut} captions are longer than the text encoder reads: their ends are not heard")
     print(f"{len(places)} clips are fit, after {len(written)} takes of {len(playable)} captions")
     order = [places[row["id"]] for row in playable if row["id"] in places]
     io.write_stream(output, player.clips(order), schemas.AUDIO)
@@ -155,10 +161,12 @@ class _Player:
                     seeding.item_seed(self.seed, stage(self.arm, attempt), row["id"])
                     for row in batch
                 ]
-                codes, broken = self.generator.compose([row["caption"] for row in batch], seeds)
+                captions = [row["caption"] for row in batch]
+                codes, broken = self.generator.compose(captions, seeds)
+                truncated = self.generator.truncated(captions)
                 facts = [
-                    {"id": row["id"], "seed": item_seed, "model": self.model}
-                    for row, item_seed in zip(batch, seeds, strict=True)
+                    {"id": row["id"], "seed": own, "model": self.model, "text_truncated": cut}
+                    for row, own, cut in zip(batch, seeds, truncated, strict=True)
                 ]
                 work = index, facts, codes.cpu(), broken.tolist(), started
                 if not overlap:  # another thread would not have the job's limit of threads
