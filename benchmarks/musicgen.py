@@ -7,11 +7,13 @@ Needs torch, transformers and numpy. Without a checkpoint, random weights of a p
 serve: speed does not depend on what they are. Methods take turns; ratios are of the same turn,
 and their median is printed. The roofline is what reading the decoder's weights once a step, and
 the keys and values of the length reached, would take at the copy bandwidth of the same run.
+`--shards 1 2 4` also plays so many batches at once with the engine, a process each.
 """
 
 import argparse
 import json
 import math
+import multiprocessing
 import platform
 import resource
 import statistics
@@ -99,6 +101,12 @@ def roofline_s(engine: Engine, *, clips: int, frames: int, bandwidth: float) -> 
     return (steps * (sum(matrices) + weights.heads.nbytes) + cache) / bandwidth
 
 
+def frames_of(model, seconds: float) -> int:
+    """Return the frames of a clip."""
+    codec = model.config.audio_encoder
+    return math.ceil(seconds * codec.sampling_rate / math.prod(codec.upsampling_ratios))
+
+
 def methods(model, engine: Engine, *, clips: int, frames: int, device: str) -> dict:
     """Return {name: function that makes the waves of one batch}."""
     generator = torch.Generator().manual_seed(0)
@@ -111,9 +119,10 @@ def methods(model, engine: Engine, *, clips: int, frames: int, device: str) -> d
         ids[row, : len(prompt)], mask[row, : len(prompt)] = torch.tensor(prompt), 1
     ids, mask = ids.to(device), mask.to(device)
 
-    def generate(attention: str):
+    def generate(attention: str, **cache):
         model.set_attn_implementation({"decoder": attention})
         return model.generate(
+            **cache,
             input_ids=ids, attention_mask=mask, do_sample=True, top_k=SAMPLING.top_k,
             guidance_scale=SAMPLING.guidance_scale, max_new_tokens=frames + engine.delay,
         )  # fmt: skip
@@ -125,14 +134,14 @@ def methods(model, engine: Engine, *, clips: int, frames: int, device: str) -> d
     return {
         "transformers eager": lambda: generate("eager"),
         "transformers sdpa": lambda: generate("sdpa"),
+        "transformers static": lambda: generate("sdpa", cache_implementation="static"),
         "engine": play,
     }
 
 
 def measure(model, engine: Engine, *, clips: int, options) -> list[dict]:
     """Return a row per method for one batch size."""
-    codec = model.config.audio_encoder
-    frames = math.ceil(options.seconds * codec.sampling_rate / math.prod(codec.upsampling_ratios))
+    frames = frames_of(model, options.seconds)
     ways = methods(model, engine, clips=clips, frames=frames, device=options.device)
     times = {name: [] for name in ways}
     peaks = {}
@@ -176,6 +185,58 @@ def measure(model, engine: Engine, *, clips: int, options) -> list[dict]:
     return rows
 
 
+def load(options):
+    """Return the model to measure, float32, on the CPU."""
+    torch.set_num_threads(options.threads)
+    if options.model:
+        model = MusicgenForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32)
+    else:
+        model = build(options.shape)
+    return model.eval()
+
+
+def play_shard(options, clips: int, together, seconds) -> None:
+    """Play one batch with the engine at the moment that all processes are ready."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    model = load(options)
+    engine = Engine(model, device=options.device, dtype=getattr(torch, options.dtype))
+    frames = frames_of(model, options.seconds)
+    play = methods(model, engine, clips=clips, frames=frames, device=options.device)["engine"]
+    with torch.inference_mode():
+        play()
+        together.wait(timeout=900)  # broken when another process failed
+        seconds.put(timed(play, options.device)[0])
+
+
+def scale(options, *, clips: int) -> list[dict]:
+    """Return a row for each number of shards that are played at once, a process each."""
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for shards in options.shards:
+        together, seconds = context.Barrier(shards), context.Queue()
+        workers = [
+            context.Process(target=play_shard, args=(options, clips, together, seconds))
+            for _ in range(shards)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        if any(worker.exitcode for worker in workers):
+            raise SystemExit(f"error: one of {shards} processes failed; what it said is above")
+        slowest = max(seconds.get() for _ in range(shards))
+        rate = 3600 * shards * clips / slowest
+        rows.append({"shards": shards, "seconds": slowest, "clips_per_h": rate})
+        gain = rate / rows[0]["clips_per_h"] / (shards / rows[0]["shards"])
+        print(
+            f"{shards} shards at once: {rate:.0f} clips/h, {DATASET / rate:.1f} h for {DATASET} "
+            f"clips, {gain:.0%} of what as many alone would play",
+            flush=True,
+        )
+    return rows
+
+
 def main() -> None:
     """Measure, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,16 +247,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--threads", type=int, default=1, help="on a CPU")
+    parser.add_argument(
+        "--shards", type=int, nargs="+", default=[], help="as many processes at once, last batch"
+    )
     parser.add_argument("--output", default="benchmark-musicgen.json")
     options = parser.parse_args()
     options.device = "cuda" if torch.cuda.is_available() else "cpu"
     transformers.logging.set_verbosity_error()
-    torch.set_num_threads(options.threads)
-    if options.model:
-        model = MusicgenForConditionalGeneration.from_pretrained(options.model, dtype=torch.float32)
-    else:
-        model = build(options.shape)
-    model.eval()
+    model = load(options)
     dtype = getattr(torch, options.dtype)
     engine = Engine(model, device=options.device, dtype=dtype)
     if dtype != torch.float32:  # transformers' own become half; the engine keeps float32
@@ -215,6 +274,7 @@ def main() -> None:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     record = vars(options) | {"device_name": device, "peak_resident_gb": resident} | versions
+    record["scaling"] = scale(options, clips=options.batch[-1])
     Path(options.output).write_text(json.dumps(record | {"rows": rows}, indent=2) + "\n")
 
 
