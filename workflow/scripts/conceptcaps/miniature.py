@@ -70,7 +70,7 @@ def play(*, spec: musicgen.Spec, clip_s: float, items: int, seed: int, output: s
     sources = {
         "reference": waves[items:],
         "played": waves[:items],
-        "codec": mini_codec.reconstruct(generator.engine.codec, waves[:items]),
+        "codec": mini_codec.reconstruct(generator.codec, waves[:items]),
         "generated": _generate(generator, captions[:items], seed=seed),
         "noise": torch.from_numpy(rng.standard_normal((items, samples), dtype=np.float32)),
     }

@@ -50,6 +50,7 @@ class Generator:
     """A MusicGen checkpoint with its tokenizer, ready to turn captions into codes and waves.
 
     Attributes:
+        codec: an EncodecModel of transformers.
         sampling_rate_hz: of the codec.
         samples: per clip, round(duration_s * sampling_rate_hz).
         frames: of codes per clip, the fewest that hold the samples.
@@ -66,6 +67,7 @@ class Generator:
         hop = math.prod(codec.upsampling_ratios)  # samples a frame
         self.frames = math.ceil(self.samples / hop)
         self.engine = Engine(model, device=self.device, dtype=getattr(torch, spec.dtype))
+        self.codec = self.engine.codec
         _check_fit(spec, self.engine, frames=self.frames, frame_s=hop / codec.sampling_rate)
         self.sampling = Sampling(spec.guidance_scale, spec.temperature, spec.top_k)
         self.clips_at_once = spec.batch_size

@@ -58,6 +58,8 @@ class AudiocraftGenerator(Generator):
                 f"{model.max_duration} s."
             )
         self.model, self.lm = model, model.lm
+        # audiocraft wraps a codec of the hub; one of its own format has no such model
+        self.codec = getattr(model.compression_model, "model", None)
         self.lm.to(getattr(torch, spec.dtype))
         self.tokenizer = self.lm.condition_provider.conditioners["description"].t5_tokenizer
         self.sampling_rate_hz = model.sample_rate
