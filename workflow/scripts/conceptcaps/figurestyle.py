@@ -51,12 +51,17 @@ def drawing(output, *, height: float, width: float = WIDTH) -> Iterator[Figure]:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay the axes out once, at rounded places.
+    """Lay axes and subfigures out once, at rounded places.
 
     The layout's solver differs in its last digits from one run to the next, and the names of SVG
     elements are hashes of all of them.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    parts = list(figure.subfigs)
+    while parts:
+        part = parts.pop()
+        part.bbox_relative.set_points(np.round(part.bbox_relative.get_points(), 6))
+        parts += part.subfigs
     for axes in figure.axes:
         axes.set_position(np.round(axes.get_position(original=True).bounds, 6))
