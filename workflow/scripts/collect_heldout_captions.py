@@ -7,6 +7,6 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         pairs=snakemake.input.pairs,
         items=snakemake.params.n_items,
         arm=snakemake.wildcards.arm,
-        brought=snakemake.input.get("brought"),
+        brought=next(iter(snakemake.input.brought), None),
         output=snakemake.output.captions,
     )
