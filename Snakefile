@@ -24,7 +24,7 @@ resource_scopes:
 
 
 wildcard_constraints:
-    arm="conceptcaps|base|zero_shot|musiccaps|lp_musiccaps_[a-z]+|tag_concat|template|keyword_to_caption",
+    arm=r"[a-z][a-z0-9_]*",
     shard=r"\d{5}",
 
 
@@ -32,7 +32,13 @@ include: "rules/common.smk"
 
 
 check_config()
+
+
+include: "rules/arms.smk"
+
+
 check_taxonomy()
+check_recorded()
 check_results_writable()
 say_scale()
 

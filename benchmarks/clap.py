@@ -1,7 +1,8 @@
 """Clips per second: embedding files here beside laion_clap's own file-list call, in pairs.
 
-    python tests/laion_checkpoints.py DIR     # once: random weights, and a hub cache of its own
-    HF_HUB_CACHE=DIR/hub python benchmarks/clap.py --model DIR --checkpoint music.pt
+    export HF_HOME=DIR PYTHONPATH=workflow/scripts     # a hub cache of its own
+    python tests/laion_checkpoints.py DIR              # once: random weights, the hub cache's files
+    python benchmarks/clap.py --model DIR --checkpoint music.pt
 
 All embed the same files with the same weights: 10 s, stereo, 44.1 kHz, so that laion_clap's random
 crop, of the 480,001 samples that librosa makes, starts at the first or second; so their vectors
@@ -98,6 +99,7 @@ def main() -> None:
     for method in METHODS:
         servers[method], far = spawn.Pipe()
         spawn.Process(target=serve, args=(method, options, far), daemon=True).start()
+        far.close()  # else this process would wait for ever for one that failed
         servers[method].recv()
     wall, cpu = ({method: [] for method in METHODS} for _ in range(2))
     difference = 0.0

@@ -54,7 +54,7 @@ def on_page_content(text: str, **_) -> str:
 def rule_files() -> list[Path]:
     """Return the files of rules in the order of the Snakefile, the functions' file left out."""
     named = re.findall(r'^include: "(rules/\w+\.smk)"', (ROOT / "Snakefile").read_text(), re.M)
-    return [ROOT / name for name in named if not name.endswith("common.smk")]
+    return [ROOT / name for name in named if not name.endswith(("common.smk", "arms.smk"))]
 
 
 def rules_in(file: Path) -> list[tuple[str, str, str]]:

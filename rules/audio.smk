@@ -1,9 +1,9 @@
-"""Play the captions.
+"""Play the captions; collect clips that are not played here.
 
-inputs:  <results>/captions/{arm}/{shard}.parquet, a MusicGen checkpoint
+inputs:  <results>/captions/{arm}/{shard}.parquet, a MusicGen checkpoint; folders of clips
 outputs: <results>/audio/{arm}/{shard}.parquet (FLAC bytes and codes) with ledgers; takes/ has what was
          measured of every clip that was played
-steps:   generate_audio
+steps:   generate_audio; optional collect_recordings
 """
 
 
@@ -13,9 +13,9 @@ rule generate_audio:
         captions="<results>/captions/{arm}/{shard}.parquet",
         model=local("audio.model", "audio.revision"),
     output:
-        audio="<results>/audio/{arm}/{shard}.parquet",
-        ledger="<results>/audio/{arm}/ledger/{shard}.parquet",
-        takes="<results>/audio/{arm}/takes/{shard}.parquet",
+        audio=f"<results>/audio/{{arm,{PLAYED}}}/{{shard}}.parquet",
+        ledger=f"<results>/audio/{{arm,{PLAYED}}}/ledger/{{shard}}.parquet",
+        takes=f"<results>/audio/{{arm,{PLAYED}}}/takes/{{shard}}.parquet",
     log:
         "<logs>/generate_audio/{arm}/{shard}.log",
     benchmark:
@@ -34,3 +34,30 @@ rule generate_audio:
         code=fingerprint("generate_audio"),
     script:
         "../workflow/scripts/generate_audio.py"
+
+
+rule collect_recordings:
+    """Collect one shard of clips that are not played here: a folder's, or MusicCaps' own."""
+    input:
+        unpack(recorded_clips),
+    output:
+        audio=f"<results>/audio/{{arm,{RECORDED}}}/{{shard}}.parquet",
+        captions=f"<results>/captions/{{arm,{RECORDED}}}/{{shard}}.parquet",
+        ledger=f"<results>/audio/{{arm,{RECORDED}}}/ledger/{{shard}}.parquet",
+    log:
+        "<logs>/collect_recordings/{arm}/{shard}.log",
+    benchmark:
+        "<benchmarks>/collect_recordings/{arm}/{shard}.tsv"
+    conda:
+        "../envs/audio.yaml"
+    threads: 1
+    resources:
+        mem_mb=grows(4000),
+        runtime=grows(30),
+    params:
+        folder=recorded_folder,
+        gates=gates("audio"),
+        shard_items=setting("shards.items"),
+        code=fingerprint("collect_recordings"),
+    script:
+        "../workflow/scripts/collect_recordings.py"

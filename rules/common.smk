@@ -1,4 +1,4 @@
-"""Functions of the rules: the checked config, shards, fingerprints. No rules here."""
+"""Functions of the rules: the checked config, fingerprints, sources. No rules here."""
 
 import json
 import math
@@ -36,7 +36,6 @@ MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2", "judge"]
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
-from conceptcaps.arms import OWN, SCORED_ANYWAY, SOURCE, COLUMN, collected, generated
 from conceptcaps.constraints import Constraints
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.fingerprint import script_modules
@@ -209,24 +208,6 @@ def source_file(section_name, kind):
     return [source["path"]]
 
 
-def prompts_of_arm(wildcards):
-    """Return the file of an arm's prompts."""
-    return setting("captioner.base.prompts" if wildcards.arm in OWN else "arms.prompts")
-
-
-def brought_captions(wildcards):
-    """Return [the file of LP-MusicCaps' own captions] for an arm that reads it."""
-    path = setting("arms.lp_musiccaps")
-    if wildcards.arm not in COLUMN:
-        return []
-    if not Path(path).exists():
-        raise WorkflowError(
-            f"arms.lp_musiccaps: there is no file '{path}'. Give its path, or null: then "
-            "captioner.base writes these captions."
-        )
-    return [path]
-
-
 def split_lists():
     """Return the lists of the genre corpus' parts, [] where it is split by genre and seed."""
     folder = setting("gtzan.classifier.splits")
@@ -239,38 +220,6 @@ def split_lists():
             "test*.txt, with the clips of that part, one a line (blues/blues.00029.wav)."
         )
     return [str(path) for files in found for path in files]
-
-
-def n_items(arm):
-    """Return how many tag sets an arm captions and plays."""
-    total = config["tags"]["items"]
-    return total if arm == "conceptcaps" else min(total, config["arms"]["compared_items"])
-
-
-def last_item(wildcards):
-    """Return the end of a shard: that of a full one stays when the dataset grows."""
-    end = (int(wildcards.shard) + 1) * config["shards"]["items"]
-    return min(end, n_items(wildcards.arm))
-
-
-def shards(arm):
-    """Return the shard names of an arm: 00000, 00001, ..."""
-    return [f"{i:05d}" for i in range(math.ceil(n_items(arm) / config["shards"]["items"]))]
-
-
-def arms():
-    """Return the arms of this run, the dataset's own first."""
-    return ["conceptcaps", *config["arms"]["compared"]]
-
-
-def arm_files(pattern):
-    """Return {arm: [file of each shard]} for a pattern with {arm} and {shard}."""
-    return {arm: expand(pattern, arm=arm, shard=shards(arm)) for arm in arms()}
-
-
-def all_arm_files(pattern):
-    """Return the files of all arms for a pattern with {arm} and {shard}."""
-    return [path for paths in arm_files(pattern).values() for path in paths]
 
 
 def miniature_checks():
@@ -287,11 +236,6 @@ def labelled_clips():
         if miniature_checks()
         else "<results>/gtzan/clips.parquet"
     )
-
-
-def clap_shards(wildcards):
-    """Return {arm: [CLAP table of each shard]}."""
-    return arm_files("<results>/scores/{arm}/clap/{shard}.parquet")
 
 
 def reference_folder():
@@ -315,30 +259,6 @@ def reference_clips():
     return [folder]
 
 
-def text_arms():
-    """Return the arms whose held-out captions are scored by name."""
-    return [arm for arm in arms() if arm not in SCORED_ANYWAY]
-
-
-def heldout_captions(wildcards):
-    """Return {arm: captions of the held-out tags}."""
-    return {arm: f"<results>/captions/{arm}/heldout.parquet" for arm in text_arms()}
-
-
-def all_captions():
-    """Return the caption files of every arm that there is, whether it is compared or not."""
-    return [
-        f"<results>/captions/{arm}/{name}.parquet"
-        for arm in SOURCE
-        for name in [*shards(arm), "heldout"]
-    ]
-
-
-def adapter(wildcards):
-    """Return the adapter for the fine-tuned arm, nothing for the others."""
-    return ["<results>/captioner/adapter"] if wildcards.arm == "conceptcaps" else []
-
-
 def clip_audio_shards():
     """Return the shard names of MusicCaps' own clips."""
     rows = config["sources"]["musiccaps"]["rows"]
@@ -348,8 +268,3 @@ def clip_audio_shards():
 def grows(amount):
     """Return a resource that grows with every retry of a job."""
     return lambda wildcards, attempt: amount * attempt
-
-
-# Wildcards of the arms whose captions a model writes, and of the others.
-GENERATED = "|".join(generated(brought=bool(setting("arms.lp_musiccaps"))))
-COLLECTED = "|".join(collected(brought=bool(setting("arms.lp_musiccaps"))))

@@ -80,7 +80,7 @@ rule summarise_clap:
         mem_mb=grows(4000),
         runtime=grows(20),
     params:
-        arms=arms(),
+        arms=scored_arms(),
         clap=section("scores.clap"),
         seed=setting("seed"),
         code=fingerprint("summarise_clap"),
@@ -107,7 +107,7 @@ rule score_fad:
         mem_mb=grows(8000),
         runtime=grows(60),
     params:
-        arms=arms(),
+        arms=scored_arms(),
         fad=section(
             "scores.fad", "bootstraps", "floor_splits", "infinity_sizes", "infinity_repeats"
         ),

@@ -1,6 +1,7 @@
 """Shared set-up: the library on the path, no network, a copy of the repository to run in."""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -72,6 +73,28 @@ def check_out(directory: Path) -> Checkout:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
     return Checkout(directory)
+
+
+def findings(script: str, root: Path) -> dict:
+    """Run a script of this folder in a process of its own, with an own hub cache in `root`.
+
+    It takes `root` as its argument and prints RESULT and its findings as JSON. What it reads as a
+    checkpoint may try to print "unpickled": then code in a file of weights was run.
+    """
+    folder = ROOT / "tests"
+    environment = os.environ | {
+        "HF_HOME": str(root),
+        "HF_HUB_CACHE": str(root / "hub"),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow/scripts"), str(folder)]),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, str(folder / script), str(root)],
+        env=environment, text=True, capture_output=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "unpickled" not in done.stdout
+    return json.loads(done.stdout.split("RESULT")[1])
 
 
 @pytest.fixture(scope="session")

@@ -1,52 +1,37 @@
 """The audiocraft backend and the two checkpoint formats, on a small real checkpoint."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).resolve().parent / "audiocraft_checkpoints.py"
-ROOT = SCRIPT.parent.parent
+from conftest import findings
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    root = tmp_path_factory.mktemp("audiocraft")
-    environment = os.environ | {
-        "HF_HOME": str(root),
-        "HF_HUB_CACHE": str(root / "hub"),
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "workflow/scripts"), str(SCRIPT.parent)]),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(root)],
-        env=environment, text=True, capture_output=True, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "unpickled" not in done.stdout
-    return json.loads(done.stdout.split("RESULT")[1])
+    return findings("audiocraft_checkpoints.py", tmp_path_factory.mktemp("audiocraft"))
 
 
-def test_a_checkpoint_survives_both_conversions(found):
-    assert found["same_keys"] and found["round_trip"]
-    assert found["start"] == 32
+@pytest.fixture(params=["mono", "stereo"])
+def kind(request, found):
+    return found[request.param] | {"kind": request.param}
 
 
-def test_audiocraft_plays_the_tokens_of_the_engine(found):
-    assert found["rate"] == [8000, 8000] and found["frames"] == [50, 50]
+def test_a_checkpoint_survives_both_conversions(kind):
+    assert kind["same_keys"] and kind["round_trip"] and kind["same_codec"]
+    assert kind["start"] == 32
+    assert kind["channels"] == {"mono": 1, "stereo": 2}[kind["kind"]]
+
+
+def test_audiocraft_plays_the_tokens_of_the_engine(kind):
+    assert kind["rate"] == [8000, 8000] and kind["frames"] == [50, 50]
     for guidance in (1.0, 3.3):
         for temperature in (0.0, 1.2):
-            assert found[f"same_codes {guidance} {temperature}"], (guidance, temperature)
-            assert found[f"whole {guidance} {temperature}"]
-    shape, difference = found["waves"]
-    assert shape == [4, 1, 1600] and difference < 1e-5
+            assert kind[f"same_codes {guidance} {temperature}"], (guidance, temperature)
+            assert kind[f"whole {guidance} {temperature}"]
+    shape, difference = kind["waves"]
+    assert shape == [4, kind["channels"], 1600] and difference < 1e-5
 
 
-def test_a_clip_of_audiocraft_does_not_depend_on_its_neighbours(found):
-    assert found["same_alone"] and found["distinct"] == 4
+def test_a_clip_of_audiocraft_does_not_depend_on_its_neighbours(kind):
+    assert kind["same_alone"] and kind["distinct"] == 4
 
 
 @pytest.mark.parametrize(
@@ -57,7 +42,10 @@ def test_a_clip_of_audiocraft_does_not_depend_on_its_neighbours(found):
         ("trap", "cannot be loaded by audiocraft"),
         ("text", "its T5EncoderModel is not that of t5-base"),
         ("codec", "facebook/encodec_32khz: cannot be loaded as EncodecModel"),
-        ("not_one", "state_dict.bin: is not a file of an audiocraft checkpoint"),
+        ("missing", "1 differ, and there is no out_norm.bias"),
+        ("left_over", "1 differ, and there is linears.0.bias"),
+        ("size", "size mismatch for model.decoder.layer_norm.bias"),
+        ("not_one", "cannot be loaded as MusicgenForConditionalGeneration"),
     ],
 )
 def test_what_does_not_fit_is_named(found, case, said):

@@ -1,32 +1,12 @@
 """The laion_clap backend on checkpoints in laion_clap's own format."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-
-SCRIPT = Path(__file__).resolve().parent / "laion_checkpoints.py"
-SCRIPTS = SCRIPT.parent.parent / "workflow/scripts"
+from conftest import findings
 
 
 @pytest.fixture(scope="module")
 def laion(tmp_path_factory):
-    root = tmp_path_factory.mktemp("laion")
-    environment = os.environ | {
-        "HF_HOME": str(root),
-        "HF_HUB_CACHE": str(root / "hub"),
-        "PYTHONPATH": str(SCRIPTS),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(root)], env=environment, text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "unpickled" not in done.stdout
-    return json.loads(done.stdout.split("RESULT")[1])
+    return findings("laion_checkpoints.py", tmp_path_factory.mktemp("laion"))
 
 
 def test_laion_checkpoints_load_and_embed_as_the_module_does(laion):

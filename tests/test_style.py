@@ -80,7 +80,7 @@ def test_every_rule_has_its_script_and_the_uniform_skeleton():
     ]
     found = set()
     for path in (ROOT / "rules").glob("*.smk"):
-        if path.name in ("common.smk", "targets.smk"):
+        if path.name in ("common.smk", "arms.smk", "targets.smk"):
             continue
         for name, body in rule.findall(path.read_text()):
             found.add(name)

@@ -11,7 +11,7 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         shard_items=snakemake.params.shard_items,
         items=snakemake.params.last_item,
         arm=snakemake.wildcards.arm,
-        adapter=snakemake.input.get("adapter"),
+        adapter=next(iter(snakemake.input.adapter), None),
         base=chatmodel.Base(
             **json.loads(snakemake.params.base) | {"prompts": snakemake.input.prompts}
         ),

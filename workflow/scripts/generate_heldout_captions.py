@@ -9,7 +9,7 @@ with runlog.capture(snakemake.log[0], threads=snakemake.threads):
         pairs=snakemake.input.pairs,
         items=snakemake.params.n_items,
         arm=snakemake.wildcards.arm,
-        adapter=snakemake.input.get("adapter"),
+        adapter=next(iter(snakemake.input.adapter), None),
         base=chatmodel.Base(
             **json.loads(snakemake.params.base) | {"prompts": snakemake.input.prompts}
         ),

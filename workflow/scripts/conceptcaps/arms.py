@@ -21,6 +21,7 @@ COLUMN = {  # arm -> its column in a file of LP-MusicCaps' own captions
     "lp_musiccaps_paraphrase": "caption_paraphrase",
     "lp_musiccaps_attributes": "caption_attribute_prediction",
 }
+OWN_CLIPS = "musiccaps"  # in `arms.recorded`: MusicCaps' clips, downloaded, not a folder
 UNWRITTEN = ("musiccaps", "tag_concat", "template")  # no model writes them
 SCORED_ANYWAY = UNWRITTEN  # text metrics have them as floors and ceilings in every run
 

@@ -56,7 +56,13 @@ def stream_mono(source: bytes | str | Path, sampling_rate_hz: int) -> Iterator[n
         with sf.SoundFile(opened) as file:
             yield from _blocks(file, sampling_rate_hz)
     except (sf.LibsndfileError, OSError, RuntimeError) as error:
-        raise InputError(f"cannot be decoded as audio ({error})") from error
+        raise InputError(undecodable(error)) from error
+
+
+def undecodable(error: Exception) -> str:
+    """Return why a file cannot be decoded, the same in every run."""
+    # libsndfile's own text begins with the file, and for bytes in memory with their address
+    return f"cannot be decoded as audio ({getattr(error, 'error_string', error)})"
 
 
 def _blocks(file: sf.SoundFile, rate: int) -> Iterator[np.ndarray]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import soundfile as sf
 import soxr
 
+from conceptcaps import audiofiles
 from conceptcaps.errors import InputError
 from conceptcaps.io import iter_batches
 
@@ -48,7 +49,7 @@ def decode(data: bytes | str | Path, sampling_rate: int | None = None) -> tuple[
     try:
         wave, rate = sf.read(source, dtype="float32", always_2d=True)
     except (sf.LibsndfileError, OSError) as error:
-        raise InputError(f"cannot be decoded as audio ({error})") from error
+        raise InputError(audiofiles.undecodable(error)) from error
     wave = wave.mean(axis=1)  # (T, C) -> (T,)
     if not len(wave):
         raise InputError("holds no samples")

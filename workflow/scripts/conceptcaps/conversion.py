@@ -1,6 +1,6 @@
 """MusicGen checkpoints between audiocraft's format and that of transformers.
 
-    python -m conceptcaps.conversion SOURCE OUTPUT
+    python -m conceptcaps.conversion SOURCE OUTPUT [--text-encoder ID] [--codec ID] [--duration S]
 
 Only the language model's weights are converted: text encoder and codec are models of their own,
 which audiocraft's format names (`t5-base` and `facebook/encodec_32khz` for the published
@@ -40,6 +40,7 @@ _RENAMED = (  # part of a weight's name in transformers' decoder, in audiocraft'
     (".fc2.", ".linear2."),
 )
 _FUSED = ("q_proj.weight", "k_proj.weight", "v_proj.weight")  # one matrix in audiocraft
+_PROJECTED = ("weight", "bias")  # of the text's states, from T5's width to the decoder's
 _PROJECTION = "condition_provider.conditioners.description.output_proj."
 
 
@@ -51,7 +52,8 @@ def to_transformers(source: str | Path, output: str | Path) -> None:
         output: directory to write.
 
     Raises:
-        InputError: it is not a text-to-music MusicGen, or its text encoder or codec are missing.
+        InputError: it is not a text-to-music MusicGen, has other weights than one, or its text
+            encoder or codec are missing.
     """
     language, codec = (_read(Path(source) / name) for name in FILES)
     if "pretrained" not in codec:
@@ -79,13 +81,26 @@ def to_transformers(source: str | Path, output: str | Path) -> None:
         )
     )
     model = MusicgenForConditionalGeneration(decoder=decoder, **loaded)
-    theirs = language["best_state"]
-    decoder.load_state_dict(
-        {name: _from_audiocraft(name, theirs) for name in decoder.state_dict()}, assign=True
-    )
-    model.enc_to_dec_proj.load_state_dict(
-        {part: theirs[_PROJECTION + part] for part in ("weight", "bias")}, assign=True
-    )
+    theirs = {key: value.float() for key, value in language["best_state"].items()}
+    known = {_audiocraft_name(key) for key in decoder.state_dict()}
+    known |= {_PROJECTION + part for part in _PROJECTED}
+    if odd := sorted(known ^ theirs.keys()):
+        is_there = "and there is" if odd[0] in theirs else "and there is no"
+        raise InputError(
+            f"{source}: its weights are not those of a MusicGen: {len(odd)} differ, "
+            f"{is_there} {odd[0]}."
+        )
+    try:
+        decoder.load_state_dict(
+            {key: _from_audiocraft(key, theirs) for key in decoder.state_dict()}, assign=True
+        )
+        model.enc_to_dec_proj.load_state_dict(
+            {part: theirs[_PROJECTION + part] for part in _PROJECTED}, assign=True
+        )
+    except RuntimeError as error:  # torch lists the weights of another size
+        raise InputError(
+            f"{source}: its weights do not have the sizes that its xp.cfg says ({error})."
+        ) from error
     model.generation_config.update(
         pad_token_id=lm.card, bos_token_id=lm.card, decoder_start_token_id=lm.card
     )
@@ -98,9 +113,9 @@ def to_audiocraft(
     source: str | Path,
     output: str | Path,
     *,
-    text_encoder: str = "t5-base",
-    codec: str = "facebook/encodec_32khz",
-    duration_s: float = 30.0,
+    text_encoder: str,
+    codec: str,
+    duration_s: float,
 ) -> None:
     """Write a checkpoint of transformers as a directory that `audio.backend: audiocraft` plays.
 
@@ -215,10 +230,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="directory of a checkpoint, in either format")
     parser.add_argument("output", type=Path, help="directory to write")
+    of_audiocraft = parser.add_argument_group("what a checkpoint of audiocraft says of itself")
+    of_audiocraft.add_argument("--text-encoder", default="t5-base", help="hub id (%(default)s)")
+    of_audiocraft.add_argument(
+        "--codec", default="facebook/encodec_32khz", help="hub id (%(default)s)"
+    )
+    of_audiocraft.add_argument(
+        "--duration", type=float, default=30.0, help="longest clip, in seconds (%(default)s)"
+    )
     options = parser.parse_args()
-    convert = to_transformers if (options.source / FILES[0]).is_file() else to_audiocraft
     try:
-        convert(options.source, options.output)
+        if (options.source / FILES[0]).is_file():
+            to_transformers(options.source, options.output)
+        else:
+            to_audiocraft(
+                options.source,
+                options.output,
+                text_encoder=options.text_encoder,
+                codec=options.codec,
+                duration_s=options.duration,
+            )
     except InputError as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -50,7 +50,7 @@ class Generator:
     """A MusicGen checkpoint with its tokenizer, ready to turn captions into codes and waves.
 
     Attributes:
-        codec: an EncodecModel of transformers.
+        codec: an EncodecModel of transformers; None if audiocraft's checkpoint has another one.
         sampling_rate_hz: of the codec.
         samples: per clip, round(duration_s * sampling_rate_hz).
         frames: of codes per clip, the fewest that hold the samples.

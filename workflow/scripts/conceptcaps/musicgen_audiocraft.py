@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from audiocraft.models import MusicGen
 from audiocraft.modules.conditioners import ConditioningAttributes
+from transformers import EncodecModel
 
 from conceptcaps.draws import Sampling, draw_tokens, uniforms
 from conceptcaps.errors import InputError
@@ -58,8 +59,9 @@ class AudiocraftGenerator(Generator):
                 f"{model.max_duration} s."
             )
         self.model, self.lm = model, model.lm
-        # audiocraft wraps a codec of the hub; one of its own format has no such model
-        self.codec = getattr(model.compression_model, "model", None)
+        # audiocraft wraps a codec of the hub, twice for stereo; its own format holds none
+        wrapped = model.compression_model.modules()
+        self.codec = next((part for part in wrapped if isinstance(part, EncodecModel)), None)
         self.lm.to(getattr(torch, spec.dtype))
         self.tokenizer = self.lm.condition_provider.conditioners["description"].t5_tokenizer
         self.sampling_rate_hz = model.sample_rate

@@ -99,7 +99,9 @@ class ExactSampler(ItemSampler):
                 drawn[row] = (self._nucleus(own) + noise[row])[0]
         return drawn
 
-    def _near(self, heated, noise, ordered) -> torch.Tensor:
+    def _near(
+        self, heated: torch.Tensor, noise: torch.Tensor, ordered: torch.Tensor
+    ) -> torch.Tensor:
         """Return which rows [B] might be drawn otherwise by logits that differ a little."""
         mass = torch.nn.functional.pad(ordered.softmax(-1).cumsum(-1), (1, 0))[:, :-1]  # before
         top_p = self.top_p if self.top_p < 1 else math.inf
