@@ -2,6 +2,7 @@
 # make test     the test suite, at most 25 minutes, but for
 # make test-long      faults, the real table and whatever else takes minutes
 # make test-slurm     the tests on a real Slurm that they start themselves; needs its packages (CONTRIBUTING.md)
+#                     TESTS=tests/slurm/test_pipeline_on_slurm.py: only those, as .ci/run does
 # make resources RUN=results     what the jobs of a run used, as the key set-resources of a profile
 # make install  only the environment, .venv
 # make why ARGUMENTS="--workflow-profile mini audio"     why jobs would run again, in plain words
@@ -53,7 +54,7 @@ test-long: $(VENV)/.installed
 	$(BIN)/python -m pytest -m long
 
 test-slurm: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slurm
+	$(BIN)/python -m pytest -m slurm $(TESTS)
 
 resources: $(VENV)/.installed
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.benchmarks $(RUN)/benchmarks

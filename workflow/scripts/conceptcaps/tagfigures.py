@@ -294,7 +294,7 @@ def plot_latent(*, latent: str | Path, seed: int, output) -> None:
     with drawing(output, height=3.9, width=COLUMN) as figure:
         axes = figure.subplots()
         other = np.array([len(found) != 1 for found in own])
-        axes.scatter(*place[other].T, s=3, color="0.85", lw=0, label="none or several")
+        axes.scatter(*place[other].T, s=3, color="0.85", lw=0, label="other, none or several")
         for genre, (colour, marker) in zip(genres, GENRE_LOOKS, strict=False):
             mine = np.array([found == [genre] for found in own])
             axes.scatter(*place[mine].T, s=9, color=colour, marker=marker, lw=0, alpha=0.85,
