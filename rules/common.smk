@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -153,8 +154,13 @@ def gates(path):
 
 
 def fingerprint(rule_name):
-    """Return the hashes of the modules that a rule runs, as canonical JSON for params."""
-    return canonical(script_modules(Path(workflow.basedir) / f"workflow/scripts/{rule_name}.py"))
+    """Return the hashes of the modules that a rule runs, as canonical JSON for params.
+
+    Read when a job is planned, so that its own process reads no other's modules.
+    """
+    script = Path(workflow.basedir) / f"workflow/scripts/{rule_name}.py"
+    text = cache(lambda: json.dumps(script_modules(script), sort_keys=True))
+    return lambda wildcards: text()
 
 
 def local(path, revision):

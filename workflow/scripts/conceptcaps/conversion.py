@@ -137,6 +137,21 @@ def to_audiocraft(
         named, own = _load(kind, id).state_dict(), own.state_dict()
         if named.keys() != own.keys() or any(not torch.equal(named[k], own[k]) for k in own):
             raise InputError(f"{source}: its {kind.__name__} is not that of {id}: name its own.")
+    settings, weights = language_model(model, text_encoder=text_encoder, duration_s=duration_s)
+    package = {"xp.cfg": OmegaConf.to_yaml(settings), "best_state": weights}
+    with io.atomic(output) as directory:
+        directory.mkdir()
+        torch.save(package, directory / FILES[0])
+        torch.save({"pretrained": codec}, directory / FILES[1])
+
+
+def language_model(
+    model: MusicgenForConditionalGeneration, *, text_encoder: str, duration_s: float
+) -> tuple[dict, dict[str, torch.Tensor]]:
+    """Return what audiocraft builds the same language model from: its config, and its weights.
+
+    See `to_audiocraft` for the arguments.
+    """
     ours, theirs = model.decoder.state_dict(), {}
     for name, value in ours.items():
         if name.endswith(_FUSED[0]):
@@ -145,11 +160,7 @@ def to_audiocraft(
         theirs[_audiocraft_name(name)] = value.clone()
     for part, value in model.enc_to_dec_proj.state_dict().items():
         theirs[_PROJECTION + part] = value.clone()
-    settings = OmegaConf.to_yaml(_settings(model.config.decoder, text_encoder, duration_s))
-    with io.atomic(output) as directory:
-        directory.mkdir()
-        torch.save({"xp.cfg": settings, "best_state": theirs}, directory / FILES[0])
-        torch.save({"pretrained": codec}, directory / FILES[1])
+    return _settings(model.config.decoder, text_encoder, duration_s), theirs
 
 
 def _settings(decoder: MusicgenDecoderConfig, text_encoder: str, duration_s: float) -> dict:

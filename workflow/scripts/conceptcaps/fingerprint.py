@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "conceptcaps"
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def script_modules(script: str | Path) -> dict[str, str]:
@@ -43,35 +44,44 @@ def _modules(start: Path, package: Path) -> dict[str, str]:
 @cache  # rules share most of their modules
 def _read(text: str) -> tuple[str, frozenset[str]]:
     """Return the hash of a module's syntax tree and the names of the project modules it imports."""
-    tree = ast.parse(text)
-    imported = _imports(tree)
-    shape = repr(_shape(_without_docstrings(tree)))
-    return hashlib.sha256(shape.encode()).hexdigest()[:12], imported
+    imported = set()
+    shape = repr(_shape(ast.parse(text), imported))
+    return hashlib.sha256(shape.encode()).hexdigest()[:12], frozenset(imported)
 
 
-def _shape(node):
-    """Return a syntax tree as nested lists, without empty fields: newer Pythons have more."""
+def _shape(node, imported: set[str]):
+    """Return a syntax tree as nested lists, without docstrings; add the modules it imports.
+
+    Empty fields are left out: newer Pythons have more of them. One pass, since every job of a run
+    does it anew.
+    """
     if isinstance(node, list):
-        return [_shape(item) for item in node]
+        return [_shape(item, imported) for item in node]
     if not isinstance(node, ast.AST):
         return node
-    fields = ((name, _shape(value)) for name, value in ast.iter_fields(node))
-    return [type(node).__name__, *(field for field in fields if field[1] not in (None, []))]
+    if isinstance(node, ast.ImportFrom):
+        imported.update(_project_modules(node))
+    shape = [type(node).__name__]
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None or value == []:
+            continue
+        if name == "body" and isinstance(node, _DOCUMENTED) and _is_docstring(value[0]):
+            value = value[1:] or [ast.Pass()]
+        shape.append((name, _shape(value, imported)))
+    return shape
 
 
-def _imports(tree: ast.Module) -> frozenset[str]:
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == PACKAGE:
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{PACKAGE}."):
-            names.add(node.module.split(".")[1])
-    return frozenset(names)
+def _project_modules(node: ast.ImportFrom) -> list[str]:
+    if node.module == PACKAGE:
+        return [alias.name for alias in node.names]
+    return [node.module.split(".")[1]] if (node.module or "").startswith(f"{PACKAGE}.") else []
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
+def _is_docstring(statement: ast.stmt) -> bool:
+    value = getattr(statement, "value", None)
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(value, ast.Constant)
+        and isinstance(value.value, str)
+    )
