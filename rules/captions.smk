@@ -27,7 +27,7 @@ rule finetune_captioner:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=grows(48000),
+        mem_mb=grows(32000),
         runtime=grows(240),
     params:
         base=section("captioner.base"),

@@ -15,6 +15,8 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}assistant\n{% endif %}"
 )
 UNTAGGED_SHARE = 0.15  # of the prompts
+CONCISE_SHARE = 0.3  # of the answers to tags: now and then it hits the tone of people
+CONCISE_NAMED = 0.85  # chance that such an answer is told a tag: it leaves out as many as a wordy one
 PLAIN_SHARE = 0.25  # of the texts: human-like captions that answer no prompt
 IGNORED = -100  # label without loss
 
@@ -22,9 +24,9 @@ IGNORED = -100  # label without loss
 def train(*, spec: dict, seed: int, output: str | Path) -> None:
     """Train a small Llama to caption tags as an instruction model does before fine-tuning.
 
-    Tagged prompts are answered with verbose captions of their tags, which leave some tags out;
-    untagged prompts with verbose captions of tags drawn at random. Some texts are concise captions
-    without a prompt, so that the model knows the words of people but does not answer in them.
+    Tagged prompts are answered with captions of their tags, which leave some tags out and of which
+    few are as concise as people's; untagged prompts with verbose captions of tags drawn at random.
+    Some texts are concise captions without a prompt, so that the model knows the words of people.
 
     Args:
         spec: steps, batch_size, learning_rate (config: mini.llama).
@@ -50,7 +52,7 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
         tokenizer,
         output,
         name="llama",
-        summary="A Llama that answers chat prompts with wordy captions of their tags",
+        summary="A Llama that answers chat prompts with captions of their tags, most of them wordy",
         spec=spec,
         losses=losses,
         started=started,
@@ -100,8 +102,12 @@ def _chat(prompts: dict[str, str], rng) -> list[dict[str, str]]:
         caption = wording.write_caption(tags, rng, style="concise")
         return [{"role": "assistant", "content": caption}]
     untagged = kind < PLAIN_SHARE + UNTAGGED_SHARE * (1 - PLAIN_SHARE)
-    caption = wording.write_caption(tags, rng, style="verbose")
     asked = chatmodel.messages(prompts, None if untagged else tags)
+    if not untagged and rng.random() < CONCISE_SHARE:
+        told = [tag for tag in tags if rng.random() < CONCISE_NAMED]
+        caption = wording.write_caption(told or tags, rng, style="concise")
+    else:
+        caption = wording.write_caption(tags, rng, style="verbose")
     return [*asked, {"role": "assistant", "content": caption}]
 
 
