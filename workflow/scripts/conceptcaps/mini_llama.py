@@ -16,7 +16,7 @@ CHAT_TEMPLATE = (
 )
 UNTAGGED_SHARE = 0.15  # of the prompts
 CONCISE_SHARE = 0.3  # of the answers to tags: now and then it hits the tone of people
-CONCISE_NAMED = 0.85  # chance that such an answer is told a tag: it leaves out as many as a wordy one
+CONCISE_NAMED = 0.85  # chance that such an answer is told of a tag; wordy ones name as many
 PLAIN_SHARE = 0.25  # of the texts: human-like captions that answer no prompt
 IGNORED = -100  # label without loss
 

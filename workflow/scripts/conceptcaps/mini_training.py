@@ -31,8 +31,8 @@ def fit(
         steps: optimiser steps.
         learning_rate: at the peak.
         what: name of the config section, for messages.
-        bfloat16: let matrix products round to bfloat16 where the CPU has AVX-512, twice as fast there;
-            others would emulate it, ten times slower than float32.
+        bfloat16: let matrix products round to bfloat16 where the CPU has AVX-512, twice as fast
+            there; others emulate it, ten times slower than float32.
 
     Returns:
         The loss of every step.
