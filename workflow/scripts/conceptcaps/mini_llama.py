@@ -15,7 +15,7 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}assistant\n{% endif %}"
 )
 UNTAGGED_SHARE = 0.15  # of the prompts
-CONCISE_SHARE = 0.3  # of the answers to tags: now and then it hits the tone of people
+CONCISE_SHARE = 0.5  # of the answers to tags: it often hits the tone of people
 CONCISE_NAMED = 0.85  # chance that such an answer is told of a tag; wordy ones name as many
 PLAIN_SHARE = 0.25  # of the texts: human-like captions that answer no prompt
 IGNORED = -100  # label without loss
@@ -25,8 +25,8 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
     """Train a small Llama to caption tags as an instruction model does before fine-tuning.
 
     Tagged prompts are answered with captions of their tags, which leave some tags out and of which
-    few are as concise as people's; untagged prompts with verbose captions of tags drawn at random.
-    Some texts are concise captions without a prompt, so that the model knows the words of people.
+    half are as concise as people's; untagged prompts with verbose captions of tags drawn at random.
+    Some texts are concise captions without a prompt.
 
     Args:
         spec: steps, batch_size, learning_rate (config: mini.llama).
@@ -52,7 +52,7 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
         tokenizer,
         output,
         name="llama",
-        summary="A Llama that answers chat prompts with captions of their tags, most of them wordy",
+        summary="A Llama that answers chat prompts with captions of their tags, wordy or concise",
         spec=spec,
         losses=losses,
         started=started,
