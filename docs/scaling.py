@@ -192,7 +192,7 @@ here was measured on a GPU or on a cluster of them.
 
 ## The graph of jobs
 
-`snakemake -n results/conceptcaps.parquet` on a busy shared machine of 2 cores. Wall time depends on
+`snakemake -n results/conceptcaps.parquet` on a shared machine of 2 cores. Wall time depends on
 what else runs there; processor time hardly does.
 
 <!-- graph -->
