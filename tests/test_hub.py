@@ -27,7 +27,7 @@ SPEC = hub.Spec(
     version="1.2.3",
     subsets={"25pct": 0.25, "10pct": 0.1},
     max_shard_mb=500,
-    licence="cc-by-nc-4.0",
+    licence="cc-by-nc-sa-4.0",
 )
 TEXT_CONFIGS = ("default", "25pct", "10pct")
 AUDIO_CONFIGS = ("audio", "25pct-audio", "10pct-audio")
@@ -183,7 +183,7 @@ def test_files_are_cut_by_size_and_numbered(tmp_path):
 def test_card_is_valid_and_tells_the_run(made):
     folder, rows = made
     card = DatasetCard.load(folder / "README.md", ignore_metadata_errors=False)
-    assert card.data.license == "cc-by-nc-4.0"
+    assert card.data.license == "cc-by-nc-sa-4.0"
     assert card.data.size_categories == ["n<1K"]
     assert card.data.source_datasets == ["google/MusicCaps"]
     configs = MetadataConfigs.from_dataset_card_data(card.data)

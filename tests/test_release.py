@@ -170,7 +170,15 @@ def settings_with(tmp_path, *, source="hub", model="mit"):
         ("file", "mit", "cc-by-sa-4.0", "it is a no-NC build"),
         ("synthetic", "mit", "cc-by-4.0", "it is a no-NC build"),
         ("synthetic", "cc-by-nc-4.0", "cc-by-nc-4.0", "No commercial use: the captions and clips"),
-        ("synthetic", None, "other", "is not known"),
+        ("synthetic", "[cc-by-nc-4.0]", "cc-by-nc-4.0", "No commercial use"),
+        ("synthetic", None, "other", "is not known here"),
+        ("hub", None, "other", "is not known here"),
+        ("hub", "other", "other", "is not known here"),
+        ("hub", "gpl-3.0", "other", "(gpl-3.0) before you use"),
+        ("hub", "cc-by-nd-4.0", "other", "(cc-by-nd-4.0) before you use"),
+        ("hub", "cc-by-nc-nd-4.0", "other", "No commercial use: the captions and clips"),
+        ("hub", "cc-by-nc-2.0", "cc-by-nc-sa-4.0", "No commercial use"),
+        ("synthetic", "cc-by-sa-3.0", "cc-by-sa-4.0", "(cc-by-sa-3.0); tags and captions"),
     ],
 )
 def test_licences_follow_from_what_went_in(tmp_path, source, model, licence, said):
@@ -178,7 +186,27 @@ def test_licences_follow_from_what_went_in(tmp_path, source, model, licence, sai
     assert licences.dataset_licence(settings, None) == licence
     terms = " ".join(licences.terms_of(licences.sources(settings), licence))
     assert said in terms and f"`{licence}`" in terms
-    assert ("Share alike" in terms) == (source != "synthetic")
+    assert ("Share alike" in terms) == (source != "synthetic" or "-sa" in str(model))
+    assert ("no-NC build" in terms) == ("-nc" not in licence and licence != "other")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "model", "refused"),
+    [
+        ("cc-by-4.0", "cc-by-nc-4.0", "allows commercial use"),
+        ("mit", "cc-by-nc-nd-4.0", "allows commercial use.*cc-by-nc-nd-4.0"),
+        ("cc-by-nc-4.0", "mit", "allows other terms for adaptations.*cc-by-sa-4.0"),
+        ("cc-by-nc-sa-4.0", "cc-by-nc-2.0", None),
+        ("other", "cc-by-nc-4.0", None),
+    ],
+)
+def test_a_licence_that_a_source_forbids_is_refused(tmp_path, wanted, model, refused):
+    settings = settings_with(tmp_path, model=model)
+    if refused is None:
+        assert licences.dataset_licence(settings, wanted) == wanted
+        return
+    with pytest.raises(InputError, match=refused):
+        licences.dataset_licence(settings, wanted)
 
 
 def test_a_model_card_that_cannot_be_read_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """Under which licence a run's data stand, derived from what it was made from."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ OF_HUB = {  # beginning of a hub id -> licence of the weights or data, a hub ide
     "meta-llama/Llama-3.3": "llama3.3",
     "google/MusicCaps": "cc-by-sa-4.0",
 }
+PERMISSIVE = {OWN, "mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"}
+CREATIVE_COMMONS = re.compile(r"cc-by(-nc)?(-sa)?-[234]\.0")  # what they inherit, and no -nd
 NAMES = {
     "cc-by-nc-4.0": "CC BY-NC 4.0",
     "cc-by-nc-sa-4.0": "CC BY-NC-SA 4.0",
@@ -91,40 +94,56 @@ def _of_local(directory: str) -> str:
             "licence is derived from the models' licences."
         ) from error
     licence = found.get("license") if isinstance(found, dict) else None
-    return licence if isinstance(licence, str) else UNKNOWN
+    if isinstance(licence, list) and len(licence) == 1:  # the hub takes both forms
+        licence = licence[0]
+    return licence.lower() if isinstance(licence, str) else UNKNOWN
+
+
+def _is_read(licence: str) -> bool:
+    """Return whether this module knows what the licence asks of a work made from its subject."""
+    return (
+        licence in PERMISSIVE
+        or licence.startswith("llama")
+        or CREATIVE_COMMONS.fullmatch(licence) is not None
+    )
 
 
 def derive(used: list[Source]) -> str:
     """Return the hub identifier of the licence that all sources of the data allow.
 
-    Non-commercial and share-alike terms are inherited by the whole; where a source is unknown and
-    nothing is inherited it is 'other'. The Llama licences bind who trains on the texts, not what
-    licence the texts have: the card says so.
+    Non-commercial and share-alike terms are inherited by the whole. Where a source states no
+    licence, or one whose terms are not read here (no derivatives, the GPL, 'other'), it is 'other'.
+    The Llama licences bind who trains on the texts, not what licence the texts have: the card says
+    so.
     """
     terms = [source.licence for source in used if source.enters]
+    if not all(map(_is_read, terms)):
+        return "other"
     non_commercial = any("-nc" in licence for licence in terms)
     share_alike = any("-sa" in licence for licence in terms)
-    if non_commercial or share_alike:
-        return f"cc-by{'-nc' * non_commercial}{'-sa' * share_alike}-4.0"
-    return "other" if UNKNOWN in terms else "cc-by-4.0"
+    return f"cc-by{'-nc' * non_commercial}{'-sa' * share_alike}-4.0"
 
 
 def dataset_licence(settings: dict, wanted: str | None) -> str:
     """Return the licence of the data set: `wanted`, a hub identifier, or the derived one.
 
     Raises:
-        InputError: `wanted` allows commercial use of what a non-commercial source made.
+        InputError: `wanted` allows what a source forbids: commercial use, or other terms for what
+            is adapted from it. 'other' is left to who wants it.
     """
     used = sources(settings)
     if wanted is None:
         return derive(used)
-    for source in used:
-        if source.enters and "-nc" in source.licence and "-nc" not in wanted.lower():
-            raise InputError(
-                f"dataset.licence: '{wanted}' allows commercial use, but the {source.part} come "
-                f"from {source.name} ({NAMES[source.licence]}). Use a non-commercial licence such "
-                "as cc-by-nc-4.0, or null: it is derived then."
-            )
+    for term, freedom in (("-nc", "commercial use"), ("-sa", "other terms for adaptations")):
+        if wanted == "other" or term in wanted.lower():
+            continue
+        for source in used:
+            if source.enters and term in source.licence:
+                raise InputError(
+                    f"dataset.licence: '{wanted}' allows {freedom}, but the {source.part} come "
+                    f"from {source.name} ({_named(source.licence)}). Use null: the licence is "
+                    f"derived then ({derive(used)})."
+                )
     return wanted
 
 
@@ -138,25 +157,26 @@ def terms_of(used: list[Source], licence: str) -> list[str]:
             f"No commercial use: the {_joined(s.part for s in restricted)} come from "
             f"{_joined(s.name for s in restricted)}, whose licence forbids it."
         )
-    elif any(source.licence == UNKNOWN for source in entering):
-        unknown = [source.name for source in entering if source.licence == UNKNOWN]
+    unread = [source for source in entering if not _is_read(source.licence)]
+    if unread:
         said.append(
-            f"Whether commercial use is allowed is not known: {_joined(unknown)} states no licence."
+            f"What else is asked is not known here: read the licence of "
+            f"{_joined(f'{s.name} ({_named(s.licence)})' for s in unread)} before you use the data."
         )
-    else:
+    elif not restricted:
         said.append("No source of this build forbids commercial use: it is a no-NC build.")
     shared = [source for source in entering if "-sa" in source.licence]
     if shared:
         said.append(
             f"Share alike: the {_joined(s.part for s in shared)} are those of "
-            f"{_joined(s.name for s in shared)} ({_joined(NAMES[s.licence] for s in shared)}); "
+            f"{_joined(s.name for s in shared)} ({_joined(_named(s.licence) for s in shared)}); "
             "tags and captions adapt them, and adaptations keep these terms."
         )
     for source in entering:
         if source.licence.startswith("llama"):
             said.append(
                 f"The {source.part} are output of {source.name} "
-                f"({NAMES.get(source.licence, source.licence)}). A model that is trained on them "
+                f"({_named(source.licence)}). A model that is trained on them "
                 "and given to others must carry 'Llama' at the beginning of its name, and what is "
                 "distributed says 'Built with Llama'."
             )
@@ -165,6 +185,10 @@ def terms_of(used: list[Source], licence: str) -> list[str]:
         "of its sources; that is no legal advice."
     )
     return said
+
+
+def _named(licence: str) -> str:
+    return NAMES.get(licence, licence)
 
 
 def _joined(words) -> str:
