@@ -7,6 +7,7 @@ import numpy as np
 import soundfile as sf
 
 from conceptcaps import clips, schemas
+from conceptcaps.categories import PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.io import write_json, write_table
 
 RATE_HZ = 8000
@@ -36,7 +37,7 @@ def tag_row(item: str, number: int) -> dict:
     """Return a tag row; numbers below 36 give distinct sets, then they come again."""
     picked, rest = {}, number
     for category, tags in CATEGORY_TAGS.items():
-        picked[schemas.TAGS_OF[category]] = [tags[rest % len(tags)]]
+        picked[TAGS_OF[category]] = [tags[rest % len(tags)]]
         rest //= len(tags)
     tags = sorted(tag for tags in picked.values() for tag in tags)
     return {"id": item, "aspect_list": tags, **picked, "given": [], "seed": number}
@@ -68,8 +69,8 @@ def audio_row(item: str, number: int) -> dict:
 def audit_row(tags: dict, number: int) -> dict:
     """Judge every tag but moods, which cannot be judged."""
     probs = {
-        column: [None if category == "mood" else 0.25] * len(tags[schemas.TAGS_OF[category]])
-        for category, column in schemas.PRESENT_PROB_OF.items()
+        column: [None if category == "mood" else 0.25] * len(tags[TAGS_OF[category]])
+        for category, column in PRESENT_PROB_OF.items()
     }
     return {"id": tags["id"], **probs, "verified": number % 2 == 0, "present_prob": []}
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from conceptcaps import audit, calibration, clips, io, rhythm, schemas
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.errors import InputError
 
 RATE = 16000
@@ -141,7 +142,7 @@ def world(tmp_path, monkeypatch):
         [
             {"id": row["id"], "aspect_list": row["aspect_list"], "given": [], "seed": 0}
             | {
-                schemas.TAGS_OF[category]: [t for t in row["aspect_list"] if t in members]
+                TAGS_OF[category]: [t for t in row["aspect_list"] if t in members]
                 for category, members in TAXONOMY.items()
             }
             for row in claimed

@@ -2,6 +2,7 @@ import pytest
 import tiny_models
 
 from conceptcaps import captions, chatmodel, decoding, gate, io, schemas
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.errors import InputError
 from conceptcaps.mentions import Mentions
 
@@ -42,7 +43,7 @@ def tags(tmp_path_factory):
         {
             "id": f"item{k:03d}",
             "aspect_list": tiny_models.TAGS[k % 5],
-            **{column: [] for column in schemas.TAGS_OF.values()},
+            **{column: [] for column in TAGS_OF.values()},
             "given": [],
             "seed": k,
         }

@@ -3,7 +3,10 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -46,6 +49,19 @@ GPU = {
 def counts(output):
     stats = output.split("Job stats:")[1].split("total")[0]
     return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
+
+
+def test_a_dry_run_needs_snakemake_alone(checkout):
+    """CI draws the graph where nothing else is installed; so does a site's login node."""
+    tool = Path(__file__).with_name("only_snakemake.py")
+    for options in ([], ["--profile", "slurm"], ["--workflow-profile", "mini"]):
+        done = subprocess.run(
+            [sys.executable, tool, "-n", "-q", "rules", *options],
+            cwd=checkout.directory,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_paper_scale_on_slurm_plans_every_stage_offline_and_fast(checkout):

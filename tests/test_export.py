@@ -9,6 +9,7 @@ import pytest
 from dataset_run import tag_row, write_run
 
 from conceptcaps import export, schemas
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.errors import InputError
 from conceptcaps.evidence import read_evidence
 from conceptcaps.io import read_rows, write_json, write_table
@@ -33,7 +34,7 @@ def test_every_row_has_what_belongs_to_its_id(tmp_path):
     for row in rows:
         tags = tag_row(row["id"], int(row["id"][4:]))
         assert ast.literal_eval(row["aspect_list"]) == tags["aspect_list"]
-        assert all(row[column] == tags[column] for column in schemas.TAGS_OF.values())
+        assert all(row[column] == tags[column] for column in TAGS_OF.values())
         assert row["caption"] == f"A piece | number {int(row['id'][4:])}."
         assert row["file_name"] == f"audio/{row['id']}.flac"
         clip = (

@@ -16,6 +16,7 @@ from conceptcaps import (
     schemas,
     tagfigures,
 )
+from conceptcaps.categories import TAGS_OF
 
 
 def paths(folder, name="figure"):
@@ -30,7 +31,7 @@ def texts(svg):
 
 def tag_row(k, **extra):
     tags = {"genre": ["jazz"], "mood": ["sad", "calm"][: 1 + k % 2], "instrument": ["piano"]}
-    columns = {schemas.TAGS_OF[category]: tags.get(category, []) for category in schemas.TAGS_OF}
+    columns = {TAGS_OF[category]: tags.get(category, []) for category in TAGS_OF}
     return {
         "id": str(k),
         "aspect_list": [tag for group in tags.values() for tag in group],

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from conceptcaps import grammar, wording
+from conceptcaps.categories import CATEGORIES
 from conceptcaps.errors import InputError
-from conceptcaps.schemas import CATEGORIES, CLIPS
+from conceptcaps.schemas import CLIPS
 from conceptcaps.taxonomy import load_exclusive
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,9 +18,10 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCard
 
 from conceptcaps import card, export, hub
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_rows, write_table
-from conceptcaps.schemas import AUDIO, TAGS_OF
+from conceptcaps.schemas import AUDIO
 
 SPEC = hub.Spec(
     name="ConceptCaps",

@@ -69,12 +69,28 @@ def test_a_wrong_value_is_explained(path, value, message):
         check_settings(changed(path, value), SCHEMA)
 
 
-def test_numbers_from_the_command_line_are_numbers():
+def test_what_the_command_line_gives_as_text_is_read():
     config = changed("tags.items", "250")
+    config["push"] = {**config["push"], "repo": "you/name", "send": "true"}
+    config["scores"]["fad"]["lowpass_hz"] = ["2000", "4000"]
+    config["audio"]["guidance_scale"] = "2.5"
+    config["captioner"]["gate"]["max_copied_words"] = "null"
     config["captioner"]["base"]["revision"] = "null"
     check_settings(config, SCHEMA)
     assert config["tags"]["items"] == 250
     assert config["captioner"]["base"]["revision"] is None
+    assert config["push"]["repo"] == "you/name" and config["push"]["send"] is True
+    assert config["scores"]["fad"]["lowpass_hz"] == [2000, 4000]
+    assert config["audio"]["guidance_scale"] == 2.5
+    assert config["captioner"]["gate"]["max_copied_words"] is None
+
+
+def test_a_text_that_looks_like_a_number_stays_one_where_text_is_wanted():
+    config = changed("dataset.name", "2026")
+    config["sources"]["musiccaps"]["revision"] = "1e5"
+    check_settings(config, SCHEMA)
+    assert config["dataset"]["name"] == "2026"
+    assert config["sources"]["musiccaps"]["revision"] == "1e5"
 
 
 def test_a_missing_key_is_named_and_all_problems_come_at_once():

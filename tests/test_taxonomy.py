@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from conceptcaps.categories import CATEGORIES
 from conceptcaps.errors import InputError
 from conceptcaps.musiccaps import read_csv
-from conceptcaps.schemas import CATEGORIES
 from conceptcaps.taxonomy import (
     by_category,
     load_aliases,

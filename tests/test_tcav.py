@@ -9,6 +9,7 @@ from torch import nn
 
 from conceptcaps import activations as activations_of
 from conceptcaps import cav, clips, io, schemas, significance, tcav
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.concepts import Concept, choose_concepts
 from conceptcaps.errors import InputError
 
@@ -254,7 +255,7 @@ def tag_rows(**counts):
     return [
         {
             "id": f"c{k}",
-            **{column: [] for column in schemas.TAGS_OF.values()},
+            **{column: [] for column in TAGS_OF.values()},
             "instrument_aspects": [tag for tag, count in counts.items() if k < count],
         }
         for k in range(40)

@@ -8,6 +8,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from transformers import AutoModel, AutoTokenizer, RobertaTokenizer
 
 from conceptcaps import grammar, io, schemas, textmetrics, textmodels, wording, wordmetrics
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.errors import InputError
 
 RNG = np.random.default_rng(7)
@@ -333,7 +334,7 @@ def write_arm(path, ids, texts):
 
 def test_scores_stand_between_floors_and_ceilings(tmp_path, models):
     ids = [f"pair{k:03d}" for k in range(40)]
-    none = {column: [] for column in schemas.TAGS_OF.values()}
+    none = {column: [] for column in TAGS_OF.values()}
     rows = [
         {"id": i, "ytid": i, "caption": c, "aspect_list": t, **none, "split": "test"}
         for i, c, t in zip(ids, CAPTIONS, TAGS, strict=True)

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from conceptcaps import io, mini_gpt2, mini_llama, mini_roberta, schemas
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.chatmodel import Base
 from conceptcaps.mini_tokenizer import train_tokenizer
 
@@ -75,7 +76,7 @@ def write_pairs(path, n=20):
             "ytid": f"clip{k:03d}",
             "caption": f"Here is a {TAGS[k % 5][0]} song. We hear {TAGS[k % 5][1]}, {k}.",
             "aspect_list": TAGS[k % 5],
-            **{column: [] for column in schemas.TAGS_OF.values()},
+            **{column: [] for column in TAGS_OF.values()},
             "split": split,
         }
         for k, split in enumerate(splits)

@@ -14,10 +14,11 @@ import numpy as np
 from scipy.special import expit
 
 from conceptcaps import calibration, clap, embeddings, io, rhythm, runlog
+from conceptcaps.categories import PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.clips import iter_clips
 from conceptcaps.errors import InputError
 from conceptcaps.results import MetricResult, bootstrap_mean, versions, write_metrics
-from conceptcaps.schemas import AUDIT, PRESENT_PROB_OF, TAGS_OF
+from conceptcaps.schemas import AUDIT
 from conceptcaps.seeding import item_rng, item_seed
 
 CODEC = "codec"  # of the miniature's clips, those that were heard as generated clips are

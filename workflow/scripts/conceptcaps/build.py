@@ -9,9 +9,9 @@ from statistics import median
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.hubfields import TEXT_FIELDS
 from conceptcaps.leakage import SPLITS, leakage
-from conceptcaps.schemas import TAGS_OF
 
 USABLE_CLIPS = 100  # of a concept: what a TCAV experiment needs
 

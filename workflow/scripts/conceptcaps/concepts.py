@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.errors import InputError, nearest
-from conceptcaps.schemas import TAGS_OF
 
 
 @dataclass(frozen=True)

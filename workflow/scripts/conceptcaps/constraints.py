@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from conceptcaps.categories import CATEGORIES
 from conceptcaps.errors import InputError, nearest
-from conceptcaps.schemas import CATEGORIES
 from conceptcaps.taxonomy import vocabulary
 
 FINE = 0  # the verdict on a set that breaks nothing; every other one indexes REASONS

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from conceptcaps.build import USABLE_CLIPS
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.figurestyle import BLUE, GREY, ORANGE, PINK, WIDTH, drawing
 from conceptcaps.io import read_json, read_table
 from conceptcaps.leakage import SPLITS
-from conceptcaps.schemas import TAGS_OF
 
 SPLIT_COLOURS = dict(zip(SPLITS, (BLUE, ORANGE, PINK), strict=True))
 _ROW = 0.145  # inches of height a tag

@@ -5,10 +5,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from conceptcaps.categories import CATEGORIES, TAGS_OF
 from conceptcaps.cleanup import clean_caption
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_rows, write_json, write_table
-from conceptcaps.schemas import CATEGORIES, DISTILL_LEDGER, PAIRS, TAGS_OF
+from conceptcaps.schemas import DISTILL_LEDGER, PAIRS
 from conceptcaps.taxonomy import (
     Lookup,
     by_category,

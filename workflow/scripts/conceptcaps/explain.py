@@ -8,18 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from conceptcaps.categories import PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.io import read_json, read_rows, read_table
-from conceptcaps.schemas import (
-    AUDIO,
-    CAPTIONS,
-    CLAP,
-    DATASET,
-    LEDGER,
-    PRESENT_PROB_OF,
-    TAGS,
-    TAGS_OF,
-)
+from conceptcaps.schemas import AUDIO, CAPTIONS, CLAP, DATASET, LEDGER, TAGS
 
 _ARM = "conceptcaps"  # the arm that the dataset is made from
 _NEAREST = 3  # MusicCaps rows shown

@@ -15,12 +15,12 @@ from PIL import Image
 
 from conceptcaps import spectrogram
 from conceptcaps.card import caption as figure_caption
+from conceptcaps.categories import PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.clips import decode
 from conceptcaps.errors import InputError
 from conceptcaps.io import atomic, iter_batches, read_json, read_rows
 from conceptcaps.mentions import Found, Mentions
 from conceptcaps.runlog import progress
-from conceptcaps.schemas import PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.taxonomy import load_aliases, load_taxonomy, normalise, vocabulary
 
 OWN_ARM = "conceptcaps"  # the arm that the dataset is made from

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import yaml
 
+from conceptcaps.categories import PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.errors import InputError
 from conceptcaps.evidence import read_evidence
 from conceptcaps.io import read_json, read_rows, write_table
 from conceptcaps.licences import dataset_licence
-from conceptcaps.schemas import DATASET, PRESENT_PROB_OF, TAGS_OF
+from conceptcaps.schemas import DATASET
 from conceptcaps.seeding import item_seed
 
 _AUDITED = (*PRESENT_PROB_OF.values(), "verified")

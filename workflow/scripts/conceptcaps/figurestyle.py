@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.io import atomic
-from conceptcaps.schemas import TAGS_OF
 
 # Okabe and Ito's palette, which readers with any colour vision tell apart.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from datasets import Audio, Features, List, Value
 
-from conceptcaps.schemas import PRESENT_PROB_OF, TAGS_OF
+from conceptcaps.categories import PRESENT_PROB_OF, TAGS_OF
 
 STRINGS = List(Value("string"))
 

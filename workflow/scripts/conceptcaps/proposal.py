@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from conceptcaps.categories import CATEGORIES
 from conceptcaps.io import atomic, read_rows
-from conceptcaps.schemas import CATEGORIES
 from conceptcaps.taxonomy import load_aliases, load_lookup, load_taxonomy, normalise, vocabulary
 
 ADDS = {category: f"adds_{category}" for category in CATEGORIES}

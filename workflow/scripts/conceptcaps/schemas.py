@@ -2,16 +2,7 @@
 
 import pyarrow as pa
 
-TAGS_OF = {  # taxonomy category -> column that holds its tags
-    "genre": "genre_aspects",
-    "mood": "mood_aspects",
-    "instrument": "instrument_aspects",
-    "tempo": "tempo_aspects",
-}
-CATEGORIES = tuple(TAGS_OF)
-PRESENT_PROB_OF = {  # category -> column with the probabilities that its tags are heard, one a tag
-    category: f"{category}_present_prob" for category in CATEGORIES
-}
+from conceptcaps.categories import PRESENT_PROB_OF, TAGS_OF
 
 _tags = pa.list_(pa.string())
 _aspects = [(column, _tags) for column in TAGS_OF.values()]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
+from conceptcaps.categories import TAGS_OF
 from conceptcaps.errors import InputError
 from conceptcaps.evidence import figures, read_evidence
 from conceptcaps.io import atomic, read_json, read_rows, read_table, write_json
-from conceptcaps.schemas import TAGS_OF
 
 _KEYS = {"where", "claim", "paper", "protocol", "right", "differs", "needs"}
 _STYLE = """

@@ -16,13 +16,13 @@ def load_schema(path: str | Path) -> dict:
 def check_settings(config: dict, schema_file: str | Path) -> None:
     """Check a merged config against the schema and against what a schema cannot say.
 
-    Numbers that `--config` delivered as text are turned into numbers in place.
+    Numbers, booleans and nulls that `--config` delivered as text are read in place.
 
     Raises:
         InputError: one message that lists every problem: the key's path, what is wrong, the cure.
     """
     schema = load_schema(schema_file)
-    _read_numbers(config, schema)
+    _read_texts(config, schema)
     validator = jsonschema.Draft202012Validator(schema)
     problems = [
         problem
@@ -35,19 +35,30 @@ def check_settings(config: dict, schema_file: str | Path) -> None:
         raise InputError("config: " + "\n        ".join(problems))
 
 
-def _read_numbers(config: dict, schema: dict) -> None:
+def _read_texts(config: dict, schema: dict) -> None:
     """Snakemake passes nested values of --config on as text: `tags={items: 10}` gives '10'."""
     for key, value in config.items():
         rule = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
-        if not isinstance(rule, dict):
-            continue
-        if isinstance(value, dict):
-            _read_numbers(value, rule)
-        elif isinstance(value, str) and {"integer", "number", "null"} & _types(rule):
+        if isinstance(rule, dict):
+            config[key] = _read_text(value, rule)
+
+
+def _read_text(value, rule: dict):
+    """Return a value with every text in it that the schema wants as something else read as YAML."""
+    if isinstance(value, dict):
+        _read_texts(value, rule)
+    elif isinstance(value, list) and isinstance(rule.get("items"), dict):
+        return [_read_text(item, rule["items"]) for item in value]
+    elif isinstance(value, str):
+        try:
             parsed = yaml.safe_load(value)
-            numeric = isinstance(parsed, int | float) and {"integer", "number"} & _types(rule)
-            if numeric or (parsed is None and "null" in _types(rule)):
-                config[key] = parsed
+        except yaml.YAMLError:
+            return value
+        kinds = {bool: {"boolean"}, int: {"integer", "number"}, float: {"number"}}
+        kinds[type(None)] = {"null"}
+        if kinds.get(type(parsed), set()) & _types(rule):
+            return parsed
+    return value
 
 
 def _types(rule: dict) -> set[str]:

@@ -9,6 +9,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, MaxNLocator
 from sklearn.manifold import TSNE
 
+from conceptcaps.categories import CATEGORIES, TAGS_OF
 from conceptcaps.figurestyle import (
     BLUE,
     CATEGORY_COLOURS,
@@ -21,7 +22,6 @@ from conceptcaps.figurestyle import (
     drawing,
 )
 from conceptcaps.io import read_rows
-from conceptcaps.schemas import CATEGORIES, TAGS_OF
 from conceptcaps.taxonomy import load_lookup, load_taxonomy, normalise
 
 TOP_TAGS = 24  # shown by name

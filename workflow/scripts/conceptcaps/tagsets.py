@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from conceptcaps import tagmetrics, vae
+from conceptcaps.categories import CATEGORIES, TAGS_OF
 from conceptcaps.constraints import FINE, REASONS, Constraints
 from conceptcaps.distill import tag_set_id
 from conceptcaps.errors import InputError
 from conceptcaps.io import read_rows, write_table
 from conceptcaps.results import MetricResult, write_metrics
 from conceptcaps.runlog import progress
-from conceptcaps.schemas import CATEGORIES, TAGS, TAGS_OF
+from conceptcaps.schemas import TAGS
 from conceptcaps.seeding import item_seed
 from conceptcaps.tagsampler import Sampler
 from conceptcaps.taxonomy import by_category, load_exclusive, load_implications

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from conceptcaps.categories import CATEGORIES
 from conceptcaps.errors import InputError, nearest
-from conceptcaps.schemas import CATEGORIES
 
 EXCLUSIVE, IMPLIES, COMPOUNDS = "exclusive", "implies", "compounds"
 SECTIONS = (EXCLUSIVE, IMPLIES, COMPOUNDS)  # the keys of a taxonomy file that are no category

@@ -11,12 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from conceptcaps import tagmetrics
+from conceptcaps.categories import CATEGORIES
 from conceptcaps.constraints import Constraints
 from conceptcaps.errors import InputError
 from conceptcaps.io import atomic, read_json, read_rows, write_json, write_table
 from conceptcaps.results import MetricResult, bootstrap_mean, versions, write_metrics
 from conceptcaps.runlog import progress
-from conceptcaps.schemas import CATEGORIES, VAE_HISTORY, VAE_LATENT
+from conceptcaps.schemas import VAE_HISTORY, VAE_LATENT
 from conceptcaps.seeding import item_seed, seed_everything
 from conceptcaps.taxonomy import load_exclusive, load_implications, vocabulary
 
