@@ -153,13 +153,19 @@ def gates(path):
     return lambda wildcards, threads: text
 
 
-def fingerprint(rule_name):
-    """Return the hashes of the modules that a rule runs, as canonical JSON for params.
+def fingerprint(*rule_names):
+    """Return the hashes of the modules that rules run, as canonical JSON for params.
 
     Read when a job is planned, so that its own process reads no other's modules.
     """
-    script = Path(workflow.basedir) / f"workflow/scripts/{rule_name}.py"
-    text = cache(lambda: json.dumps(script_modules(script), sort_keys=True))
+    folder = Path(workflow.basedir) / "workflow/scripts"
+    scripts = [folder / f"{name}.py" for name in rule_names]
+    text = cache(
+        lambda: json.dumps(
+            {name: code for script in scripts for name, code in script_modules(script).items()},
+            sort_keys=True,
+        )
+    )
     return lambda wildcards: text()
 
 

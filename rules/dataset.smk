@@ -25,7 +25,8 @@ localrules:
 rule record_run:
     """Write down the merged config, versions, commit, model revisions and seeds.
 
-    It waits for the evidence, so that it sees the commits of models that the stages downloaded.
+    It waits for the evidence, so that it sees the commits of models that the stages downloaded. It
+    runs again when the code behind it changes, so that the data name the commit that made them.
     """
     input:
         EVIDENCE,
@@ -41,7 +42,7 @@ rule record_run:
     threads: 1
     params:
         config=canonical({key: value for key, value in config.items() if key != "push"}),
-        code=fingerprint("record_run"),
+        code=fingerprint("record_run", "export_dataset", "export_hub", "write_scorecard"),
     script:
         "../workflow/scripts/record_run.py"
 

@@ -1,4 +1,4 @@
-"""Run Snakemake as if only it and its Slurm plugin were installed: `python only_snakemake.py -n`."""
+"""Run Snakemake as if it and its Slurm plugin were all that is installed: give its arguments."""
 
 import re
 import sys

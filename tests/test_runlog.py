@@ -80,3 +80,14 @@ def test_memory_that_a_job_frees_is_not_mapped_again(tmp_path):
     done, log = run(tmp_path, body)
     assert done.returncode == 0
     assert int(log.split("faults ")[1].split()[0]) < 16_000  # of 31,250 pages, four times
+
+
+def test_a_job_that_is_ended_leaves_no_temporary_file(tmp_path):
+    body = (
+        "import os, signal; from conceptcaps import io\n"
+        f"    with io.atomic({str(tmp_path / 'hub')!r}) as folder:\n"
+        "        folder.mkdir(); os.kill(os.getpid(), signal.SIGTERM); print('went on')"
+    )
+    done, log = run(tmp_path, body)
+    assert done.returncode == 128 + 15 and "went on" not in log
+    assert [path.name for path in tmp_path.iterdir()] == ["logs"]

@@ -1,6 +1,7 @@
 """One log file per job: everything a job says, native libraries included, and its progress."""
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -35,6 +36,7 @@ def capture(log: str | Path, *, threads: int) -> Iterator[None]:
         os.dup2(file.fileno(), 2)
     _terminals.append(terminal)
     started = time.monotonic()
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         _limit_threads(threads)
         allocator.keep_freed()
@@ -46,7 +48,14 @@ def capture(log: str | Path, *, threads: int) -> Iterator[None]:
         traceback.print_exc()
         _fail(terminal, f"error: {type(error).__name__}: {error}\n(traceback in {log})")
     finally:
+        signal.signal(signal.SIGTERM, before)
         _terminals.remove(terminal)
+
+
+def _end(number: int, _frame) -> None:
+    """Let a job that a scheduler ends remove its temporary files and its lock; twice is at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise SystemExit(128 + number)
 
 
 def tell(text: str) -> None:
