@@ -1,10 +1,10 @@
 """ConceptCaps: concept datasets for music models, from MusicCaps tags to TCAV.
 
     snakemake --profile slurm results/conceptcaps.parquet     on a cluster
-    snakemake results/conceptcaps.parquet                     on one workstation
+    snakemake --cores all results/conceptcaps.parquet         on one workstation
     snakemake --workflow-profile mini                         in miniature, on a laptop
 
-Stage targets: tags, captions, audio, scores, tcav, dataset, figures. `-n` shows what would run and why.
+Stage targets: tags, captions, audio, scores, tcav, dataset, scorecard, figures. `-n` shows what would run and why.
 """
 
 from snakemake.utils import min_version

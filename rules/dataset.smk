@@ -162,7 +162,7 @@ rule export_explorer:
     """On demand: a static page to browse, hear and compare the clips of every arm."""
     input:
         dataset="<results>/conceptcaps.parquet",
-        tags="<results>/tags/tags.parquet",
+        tags=["<results>/tags/tags.parquet", "<results>/distill/pairs.parquet"],
         captions=all_arm_files("<results>/captions/{arm}/{shard}.parquet"),
         audio=all_arm_files("<results>/audio/{arm}/{shard}.parquet"),
         clap=all_arm_files("<results>/scores/{arm}/clap/{shard}.parquet"),

@@ -3,8 +3,8 @@
 inputs:  any stage's outputs
 outputs: none
 steps:   tags, tag_models, tag_sweep, taxonomy_proposal, captions, captions_all_arms, audio, scores,
-         tcav, dataset, webdataset, push, explorer, figures, clip_audio,
-         mini_models
+         tcav, dataset, webdataset, push, scorecard, explorer, figures,
+         clip_audio, mini_models
 """
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from conceptcaps import explorer, schemas
 from conceptcaps import export as exports
-from conceptcaps.io import read_rows, write_json
+from conceptcaps.io import read_rows, write_json, write_table
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -52,10 +52,13 @@ def export(root: Path, **changes) -> Path:
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(picture, "PNG")
     (root / "figures/tags.png").write_bytes(picture.getvalue())
     write_json(root / "scorecard.json", {"run_id": "r", "claims": CLAIMS})
+    halves = [root / "tags-0.parquet", root / "tags-1.parquet"]
+    for k, path in enumerate(halves):
+        write_table(path, read_rows(run["tags"])[k::2], schemas.TAGS)
     arms = {"conceptcaps": explorer.Arm(run["captions"], run["audio"], run["clap"]), "base": base}
     given = dict(
         dataset=run["output"],
-        tags=run["tags"],
+        tags=halves,  # as sampled sets and MusicCaps' own are
         arms=arms,
         taxonomy=root / "taxonomy.yaml",
         scorecard=root / "scorecard.json",

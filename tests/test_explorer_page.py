@@ -185,6 +185,15 @@ def test_scorecard_and_figures(page):
     assert "Of 7,000 sets." in page.inner_text("#figures")
 
 
+def test_skipping_to_the_clips_keeps_the_filters(page):
+    page.click("button.tag:has-text('jazz')")
+    kept, address = count(page), page.url
+    page.evaluate("document.querySelector('.skip').click()")
+    assert count(page) == kept and page.url == address
+    assert page.evaluate("document.activeElement.id") == "results"
+    assert page.get_attribute("button.tag:has-text('jazz')", "data-state") == "with"
+
+
 def test_the_address_keeps_the_view(page):
     page.click("nav >> text=Scorecard")
     page.reload()

@@ -51,6 +51,8 @@ class Hub(BaseHTTPRequestHandler):
             self.answer({"files": files})
         elif "/commit/" in self.path:
             for line in map(json.loads, body.splitlines()):
+                if line["key"] == "deletedFile":
+                    self.server.deleted.append(line["value"]["path"])
                 if line["key"] == "file":
                     value = line["value"]
                     self.server.received[value["path"]] = base64.b64decode(value["content"])
@@ -63,7 +65,10 @@ class Hub(BaseHTTPRequestHandler):
         if self.headers["Authorization"] != "Bearer letmein":
             content, status = {"error": "Invalid token"}, 401
         if path and "/tree/" in self.path:
-            content = []
+            content = [
+                {"type": "file", "path": name, "size": 1, "oid": "0" * 40}
+                for name in self.server.there
+            ]
         data = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -80,6 +85,7 @@ def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.address = f"http://127.0.0.1:{server.server_port}"
     server.received, server.created = {}, None
+    server.there, server.deleted = [], []  # before, and what is taken away
     Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -120,8 +126,11 @@ def test_by_default_it_says_what_it_would_send(folder, tmp_path, capsys):
 
 
 def test_it_sends_every_file_with_the_token_of_the_environment(folder, tmp_path, server):
+    stale = "data/default/train-00000-of-00002.parquet"  # of an earlier, larger build
+    server.there = [stale, "README.md"]
     done = send(folder, tmp_path / "push.json", server, HF_TOKEN="letmein")
     assert done.returncode == 0, done.stderr
+    assert server.deleted == [stale]
     assert server.received == {name: p.read_bytes() for name, p in contents(folder).items()}
     assert server.created["visibility"] == "private" and server.created["type"] == "dataset"
     commit = read_json(tmp_path / "push.json")["commit"]

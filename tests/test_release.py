@@ -16,7 +16,7 @@ import yaml
 from dataset_run import SETTINGS
 from test_hub import AUDIO_CONFIGS, SPEC, TEXT_CONFIGS, make
 
-from conceptcaps import croissant, leakage, licences
+from conceptcaps import croissant, leakage, licences, usage
 from conceptcaps.card import caption
 from conceptcaps.errors import InputError
 from conceptcaps.hubfields import AUDIO_FIELDS, TEXT_FIELDS
@@ -214,6 +214,14 @@ def test_a_model_card_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "model/README.md").write_text("---\nlicense: [\n---\n")
     with pytest.raises(InputError, match="front matter is not YAML"):
         licences.dataset_licence(settings, None)
+
+
+def test_the_cards_examples_name_subsets_that_are_there():
+    counts = {"default": {"train": 70}, "5pct": {"train": 3}, "half": {"train": 35}}
+    assert 'load_dataset(folder, "5pct")' in usage.usage(counts)
+    assert '"data/5pct-audio"' in usage.usage(counts)
+    alone = usage.usage({"default": {"train": 70}})
+    assert 'load_dataset(folder, "audio")' in alone and '"data/audio"' in alone
 
 
 def test_leakage_is_counted():

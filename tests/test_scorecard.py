@@ -1,12 +1,15 @@
 """The scorecard: what is looked up, what was not run, what cannot be compared, the page."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 from dataset_run import write_run
 
-from conceptcaps import export, io, schemas, scorecard
+from conceptcaps import arms, export, io, schemas, scorecard
 from conceptcaps.errors import InputError
 
+CLAIMS = Path(__file__).resolve().parent.parent / "resources/scorecard.yaml"
 SPEC = export.Spec(validation=0.15, test=0.15, licence=None)
 CLAIM = {"where": "Table 1", "claim": "A <b>claim</b>", "paper": 0.5, "differs": "N.", "needs": {}}
 
@@ -68,6 +71,14 @@ def test_cells_of_the_last_layer_and_counts_of_the_dataset(run):
     assert (tcav["right"]["ci_low"], tcav["right"]["ci_high"]) == pytest.approx((0.6, 0.8))
     assert tcav["right"]["what"] == "tcav at conv4, not significant"
     assert (counted["protocol"]["value"], counted["right"]["value"]) == (5, 2)
+
+
+def test_every_arm_that_a_claim_names_can_be_run():
+    claims = yaml.safe_load(CLAIMS.read_text())
+    sides = [claim[side] for claim in claims for side in ("protocol", "right")]
+    named = {side[key] for side in sides for key in ("arm", "minus") if key in side}
+    assert "lp_musiccaps_writing" in named
+    assert named <= set(arms.SOURCE) | {"shuffled"}
 
 
 def test_what_was_not_run_says_so_and_why(run):

@@ -60,6 +60,8 @@ def test_config_and_every_overlay_are_valid():
         ("vae.preset", "papr", r"vae\.preset: there is no preset 'papr'\. Did you mean 'paper'"),
         ("captioner.finetune.preset", "ours", r"finetune\.preset: there is no preset 'ours'"),
         ("sources.musiccaps.path", None, r"sources\.musiccaps\.path: kind 'hub' needs a path"),
+        ("dataset.subsets", {"audio": 0.5}, r"dataset\.subsets: 'audio' does not match"),
+        ("dataset.subsets", {"half-audio": 0.5}, r"dataset\.subsets: 'half-audio' does not"),
         ("dataset.test", 0.9, r"dataset: validation \+ test must leave a share for training"),
         ("sources.musiccaps.sha256", "12", r"sources\.musiccaps\.sha256: '12' does not match"),
     ],

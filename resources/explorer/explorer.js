@@ -377,4 +377,9 @@
   if (matchMedia("(max-width: 48rem)").matches) at("filter-panel").open = false;
   recall();
   window.addEventListener("hashchange", recall);
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault(); // the address holds the filters
+    open("clips");
+    at("results").focus();
+  });
 })();

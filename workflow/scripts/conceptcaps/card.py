@@ -10,7 +10,7 @@ from conceptcaps.build import Build
 from conceptcaps.evidence import figures as figures_of
 from conceptcaps.hubfields import AUDIO_FIELDS, type_name
 from conceptcaps.licences import NAMES, Source, sources, terms_of
-from conceptcaps.usage import USAGE
+from conceptcaps.usage import usage
 
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 KEYWORDS = ("music", "audio", "captions", "concepts", "interpretability", "tcav", "synthetic")
@@ -41,7 +41,7 @@ def write_card(path: Path, *, build: Build, evidence: dict, pictures: dict) -> N
             [(f"`{f.name}`", type_name(f.feature), f.content) for f in AUDIO_FIELDS],
         ),
         "A row": "```json\n" + build.example + "\n```",
-        "Use": USAGE,
+        "Use": usage(build.counts),
         "Concepts": _concepts(build),
         "Figures of this run": _figures(evidence, pictures),
         "How it was made": "\n".join(f"{i}. {step}" for i, step in enumerate(steps(build), 1)),

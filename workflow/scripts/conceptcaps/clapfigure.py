@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from conceptcaps.figurestyle import COLOUR_OF, GREY, drawing
 from conceptcaps.io import read_json
 
-DATASETS = ("conceptcaps", "musiccaps", "lp_musiccaps")  # left, those of them that were scored
+DATASETS = ("conceptcaps", "musiccaps", "lp_musiccaps_")  # begin the arms left, if scored
 MODELS = ("conceptcaps", "base", "zero_shot")  # right
 SHUFFLED = "captions shuffled"
 
@@ -34,7 +34,7 @@ def plot_clap(*, scores: str | Path, output) -> None:
         arm: np.array(counts) / sum(counts)
         for arm, counts in summary["distributions"]["clips"].items()
     }
-    left = [first, *(arm for arm in DATASETS if arm in of and arm != first), SHUFFLED]
+    left = [first, *(arm for arm in of if arm.startswith(DATASETS) and arm != first), SHUFFLED]
     right = [arm for arm in summary["order"] if arm in MODELS or arm not in left]
     verdicts = {row["against"]: row for row in summary["comparisons"] if row["arm"] == first}
     highest = max(share.max() for share in shares.values())

@@ -60,7 +60,7 @@ def export_explorer(
 
     Args:
         dataset: the dataset table: clips, splits and audit of arm `conceptcaps`.
-        tags: the table of tag sets, for the other arms.
+        tags: the tables of tag sets that the other arms describe: sampled ones, MusicCaps' own.
         arms: tables of the compared arms; of `conceptcaps` only the audio is read.
         taxonomy: the taxonomy file, whose tags are found in the captions.
         scorecard: scorecard.json of the run.
@@ -79,7 +79,8 @@ def export_explorer(
     finder = Mentions(vocabulary(listed), load_aliases(taxonomy))
     index = {tag: i for i, tag in enumerate(vocabulary(listed))}
     clips = _dataset_clips(dataset, clips_per_arm)
-    sets = {row["id"]: row for row in read_rows(tags, ["id", *TAGS_OF.values()])}
+    columns = ["id", *TAGS_OF.values()]
+    sets = {row["id"]: row for table in tags for row in read_rows(table, columns)}
     for arm, tables in arms.items():
         if arm != OWN_ARM:
             _add_arm(clips, arm, tables, sets, clips_per_arm)

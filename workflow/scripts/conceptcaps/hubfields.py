@@ -68,7 +68,7 @@ def features(fields: tuple[Field, ...]) -> Features:
 
 
 def type_name(feature: Value | List | Audio) -> str:
-    """Return a type as the card prints it: 'string', 'list of strings', 'Audio'."""
+    """Return a type as the card prints it: 'string', 'list of string', 'Audio'."""
     if isinstance(feature, List):
         return f"list of {feature.feature.dtype}"
     return "Audio" if isinstance(feature, Audio) else feature.dtype

@@ -1,6 +1,6 @@
 """Play one clip of a finished run again, from the run's own record, and compare its tokens.
 
-    python -m conceptcaps.regenerate results cc-1f2e3d... [--arm conceptcaps] [--output clip.flac]
+    python -m conceptcaps.regenerate results 7a3ebea4... [--arm conceptcaps] [--output clip.flac]
 
 The config, the caption and the seed are those that the run wrote down. In float32 on a CPU the
 tokens are the same to the last; in half precision or on a GPU some may differ, and the share of

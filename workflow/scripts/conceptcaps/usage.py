@@ -1,6 +1,15 @@
 """How the hub folder is used, as the card shows it; tests run every example inside the folder."""
 
-USAGE = """Run these inside the folder, or put its path or its name on the hub for `folder`.
+
+def usage(counts: dict[str, dict[str, int]]) -> str:
+    """Return the card's examples for a folder with these rows, {subset: {split: rows}}."""
+    small = min(counts, key=lambda name: sum(counts[name].values()))
+    return _USAGE.replace(
+        "SMALL-audio", "audio" if small == "default" else f"{small}-audio"
+    ).replace("SMALL", small)
+
+
+_USAGE = """Run these inside the folder, or put its path or its name on the hub for `folder`.
 
 With the datasets library, every config by its name:
 
@@ -13,8 +22,8 @@ folder = str(Path.cwd())
 captions = load_dataset(folder, "default")
 print(captions["train"][0]["caption"])
 
-small = load_dataset(folder, "10pct")  # its rows are also in 25pct, and those in default
-assert set(small["test"]["id"]) <= set(captions["test"]["id"])
+small = load_dataset(folder, "SMALL")  # each smaller config's rows are in all larger ones
+assert set(small["train"]["id"]) <= set(captions["train"]["id"])
 ```
 
 With the clips. Access to `file_name` decodes with torchcodec where that is installed; the FLAC
@@ -26,7 +35,7 @@ import io
 import soundfile
 from datasets import Audio
 
-clips = load_dataset(folder, "10pct-audio").cast_column("file_name", Audio(decode=False))
+clips = load_dataset(folder, "SMALL-audio").cast_column("file_name", Audio(decode=False))
 row = clips["train"][0]
 wave, sampling_rate = soundfile.read(io.BytesIO(row["file_name"]["bytes"]))
 print(row["caption"], wave.shape, sampling_rate)
@@ -73,7 +82,7 @@ The codes of a clip, as MusicGen wrote them (only with audio; null where a clip 
 import numpy
 import pandas
 
-clip = pandas.read_parquet("data/10pct-audio").iloc[0]
+clip = pandas.read_parquet("data/SMALL-audio").iloc[0]
 if clip["codes"] is not None:
     codes = numpy.frombuffer(clip["codes"], dtype="<i2").reshape(clip["codebooks"], -1)
     print(codes.shape)  # (codebooks, frames)
