@@ -42,7 +42,7 @@ $(VENV)/.installed: requirements.txt requirements-no-deps.txt envs/cpu_torch_shi
 
 demo: $(VENV)/.installed
 	$(BIN)/snakemake --workflow-profile mini
-	@[ $(MINI)/report.zip -nt $(MINI)/conceptcaps.parquet ] || $(BIN)/snakemake --workflow-profile mini --report $(MINI)/report.zip
+	@[ -e $(MINI)/report.zip ] && [ -z "$$(find $(MINI) -newer $(MINI)/report.zip -type f -print -quit)" ] || $(BIN)/snakemake --workflow-profile mini --report $(MINI)/report.zip
 	@PYTHONPATH=workflow/scripts $(BIN)/python -m conceptcaps.headline $(MINI)
 	@echo 'These models are small and know a synthetic world only: the README says which of these figures mean something.'
 
