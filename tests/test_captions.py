@@ -1,7 +1,7 @@
 import pytest
 import tiny_models
 
-from conceptcaps import captions, chatmodel, decoding, gate, io, schemas
+from conceptcaps import captions, chatmodel, decoding, gate, io, schemas, seeding
 from conceptcaps.categories import TAGS_OF
 from conceptcaps.errors import InputError
 from conceptcaps.mentions import Mentions
@@ -158,16 +158,53 @@ def test_a_resumed_shard_gives_the_same_bytes(tags, whole, tmp_path, monkeypatch
     assert not (tmp_path / "base0.parquet.partial").exists()
 
 
+class Refusing(gate.Gate):
+    """A gate that refuses the items of some of the five tag sets, whatever is written of them."""
+
+    def __init__(self, *sets):
+        super().__init__(gate.Spec(**{**vars(LENIENT), "drafts": 2}), mentions=FIND)
+        self.refused = [tiny_models.TAGS[k] for k in sets]
+
+    def judge(self, caption, tags):
+        return gate.Verdict("missing_tags" if tags in self.refused else "ok", "", 1.0)
+
+
+def test_a_shard_whose_gate_changed_draws_the_right_items_again(tags, tmp_path, monkeypatch):
+    """Its taxonomy or list of artists was edited between a kill and the resume."""
+    real = decoding.Transformers.answer
+    calls = []
+
+    def killed_in_the_second_round(engine, chats, seeds):
+        calls.append(len(chats))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(engine, chats, seeds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding.Transformers, "answer", killed_in_the_second_round)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path / "resumed", tags, judge=Refusing(0, 1, 2))
+    assert calls == [4, 4, 4, 2]
+    resumed, whole = (
+        make(tmp_path / name, tags, judge=Refusing(2, 3, 4)) for name in ("resumed", "whole")
+    )
+    for suffix in (".parquet", ".ledger.parquet", ".drafts.parquet"):
+        assert resumed.with_suffix(suffix).read_bytes() == whole.with_suffix(suffix).read_bytes()
+
+
 def leave_sidecar(directory, tags):
     """Leave what a job with SPEC, seed 1 and four items would leave, but for its texts."""
     requests = io.read_rows(tags, ["id", "aspect_list"])[:4]
     base = tiny_models.base()
     key = captions._key(requests, "base", None, base, SPEC, LENIENT, 1)
-    row = {"prompt": "", "n_tokens": 5, "seed": 0, "model": "", "caption": "left by an earlier job"}
+    row = {"prompt": "", "n_tokens": 5, "model": "", "caption": "left by an earlier job"}
     sidecar = io.Sidecar(
         directory / "base0.parquet", key=key, code=captions.__file__, schema=schemas.CAPTIONS
     )
-    sidecar.write(0, [{**row, "id": item["id"]} for item in requests])
+    seeds = [seeding.item_seed(1, "caption/base", item["id"]) for item in requests]
+    sidecar.write(
+        0, [{**row, "id": i["id"], "seed": k} for i, k in zip(requests, seeds, strict=True)]
+    )
 
 
 def test_a_fitting_sidecar_is_used(tags, tmp_path):

@@ -172,11 +172,25 @@ class _Writer:
         what = f"captions of arm {self.arm}, attempt {attempt}, batches"
         for start in runlog.progress(starts, what=what):
             batch = [requests[i] for i in order[start : start + size]]
-            if self.written not in self.sidecar:
+            if not self._finished(batch, attempt):
                 self.sidecar.write(self.written, self._draw(batch, attempt))
             rows.update((row["id"], row) for row in self.sidecar.read(self.written))
             self.written += 1
         return [rows[item["id"]] for item in requests]
+
+    def _finished(self, batch: list[dict], attempt: int) -> bool:
+        """Tell whether the next batch holds just these items, drawn in this attempt.
+
+        What is drawn again depends on verdicts, and the key does not hold the files of the gate.
+        """
+        if self.written not in self.sidecar:
+            return False
+        kept = self.sidecar.read(self.written, ["id", "seed"])
+        return {row["id"]: row["seed"] for row in kept} == self._seeds(batch, attempt)
+
+    def _seeds(self, batch: list[dict], attempt: int) -> dict[str, int]:
+        stage = f"caption/{self.arm}" + (f"/{attempt}" if attempt else "")
+        return {item["id"]: seeding.item_seed(self.seed, stage, item["id"]) for item in batch}
 
     def _draw(self, batch: list[dict], attempt: int) -> list[dict]:
         base = self.base
@@ -184,8 +198,7 @@ class _Writer:
             self.engine = decoding.engine(base, self.adapter, self.spec)
         name = f"{base.model}@{base.revision}" if base.revision else base.model
         name += "+adapter" if self.adapter else ""
-        stage = f"caption/{self.arm}" + (f"/{attempt}" if attempt else "")
-        seeds = [seeding.item_seed(self.seed, stage, item["id"]) for item in batch]
+        seeds = list(self._seeds(batch, attempt).values())
         chats = [
             chatmodel.messages(
                 self.prompts, None if self.arm == "zero_shot" else item["aspect_list"]
