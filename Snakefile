@@ -39,6 +39,7 @@ include: "rules/arms.smk"
 
 check_taxonomy()
 check_recorded()
+check_gpus()
 check_results_writable()
 say_scale()
 

@@ -2,6 +2,7 @@
 
 from conceptcaps.arms import OWN, OWN_CLIPS, SCORED_ANYWAY, SOURCE, COLUMN, collected, generated
 from conceptcaps.audiofolder import METADATA, read_captions
+from snakemake.iocontainers import Namedlist
 
 # Wildcards of the arms whose captions a model writes, and of the others.
 GENERATED = "|".join(generated(brought=bool(setting("arms.lp_musiccaps"))))
@@ -9,14 +10,24 @@ COLLECTED = "|".join(collected(brought=bool(setting("arms.lp_musiccaps"))))
 # And of those that are played here, and those that are not: none match where there are none.
 PLAYED = "|".join(SOURCE)
 RECORDED = "|".join(setting("arms.recorded")) or "(?!)"
+# What the rules that unpack arms read beside them, by name (a test compares).
+BESIDE_ARMS = ("controls", "reference")
 
 
 def check_recorded():
-    """Stop when an arm of recorded clips has the name of another, or its folder is not one."""
+    """Stop when the name of an arm of recorded clips is taken, or its folder is not one.
+
+    Rules name their inputs by arms, and Snakemake keeps some names for itself.
+    """
     for arm, source in setting("arms.recorded").items():
         if arm in SOURCE:
             raise WorkflowError(
                 f"arms.recorded: '{arm}' is the name of another arm. Give the folder another one."
+            )
+        if arm in BESIDE_ARMS or hasattr(Namedlist, arm):
+            raise WorkflowError(
+                f"arms.recorded: an arm cannot be named '{arm}', which means something else in the "
+                f"rules. Give it another name, such as '{arm}_clips'."
             )
         if source != OWN_CLIPS:
             try:

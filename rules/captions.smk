@@ -52,6 +52,7 @@ rule generate_captions:
         adapter=adapter,
         model=local("captioner.base.model", "captioner.base.revision"),
         prompts=prompts_of_arm,
+        artists=optional_file("captioner.gate.artists"),
     output:
         captions=f"<results>/captions/{{arm,{GENERATED}}}/{{shard}}.parquet",
         ledger=f"<results>/captions/{{arm,{GENERATED}}}/ledger/{{shard}}.parquet",

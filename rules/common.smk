@@ -37,6 +37,7 @@ MINI_MODELS = ["llama", "codec", "musicgen", "clap", "roberta", "gpt2", "judge"]
 
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow/scripts"))
 
+from conceptcaps.audiofolder import SUFFIXES, list_audio
 from conceptcaps.constraints import Constraints
 from conceptcaps.errors import InputError, nearest
 from conceptcaps.fingerprint import script_modules
@@ -88,6 +89,18 @@ def say_scale():
             f"{setting('tags.items')} clips of {setting('audio.duration_s')} s with "
             f"{setting('audio.model')}; MusicCaps: {source['path'] or source['kind']}; "
             f"results in {setting('pathvars.results')}"
+        )
+
+
+def check_gpus():
+    """Stop on `resources: {gpu: 0}`, which does not do what it seems to."""
+    limit = workflow.global_resources.get("gpu")
+    if workflow.is_main_process and limit is not None and limit.value == 0:
+        raise WorkflowError(
+            "resources: gpu is 0, in a profile or on the command line. Snakemake would lower what GPU "
+            "jobs ask for to 0 and start all of them at once. Give the number of this machine's GPUs; "
+            "without one, the number of GPU jobs that may share its cores (profiles/mini says 2); "
+            "to keep them from running, name a target that needs none, such as tags."
         )
 
 
@@ -220,6 +233,44 @@ def source_file(section_name, kind):
     return [source["path"]]
 
 
+def optional_file(path):
+    """Return [file] that the config names at `path`, which must exist; [] for null."""
+    file = setting(path)
+    if file is None:
+        return []
+    if not Path(file).is_file():
+        raise WorkflowError(f"{path}: there is no file '{file}'. Give its path, or null for none.")
+    return [file]
+
+
+def genre_files():
+    """Return the audio files of a genre corpus that is a folder, [] for another kind.
+
+    Files, as in `model_files`; they lie where `gtzan.list_clips` looks: in the folders of the
+    genres, in the corpus or in a folder of it.
+    """
+    return [
+        str(file)
+        for folder in source_file("gtzan", "folder")
+        for file in _audio_files(Path(folder))
+    ]
+
+
+def _audio_files(folder):
+    found = sorted(
+        file
+        for pattern in ("*/*", "*/*/*")
+        for file in folder.glob(pattern)
+        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
+    )
+    if not found:
+        raise WorkflowError(
+            f"gtzan.path: '{folder}' holds no audio files ({', '.join(SUFFIXES)}) in folders such as "
+            "blues or genres_original/blues. Name the unpacked corpus, or give another gtzan.kind."
+        )
+    return found
+
+
 def split_lists():
     """Return the lists of the genre corpus' parts, [] where it is split by genre and seed."""
     folder = setting("gtzan.classifier.splits")
@@ -257,18 +308,16 @@ def reference_folder():
 
 
 def reference_clips():
-    """Return what FAD's reference is read from: tables of clips, or a folder."""
+    """Return what FAD's reference is read from: tables of clips, or the files of a folder."""
     folder = reference_folder()
     if folder is None and setting("scores.fad.reference") == "gtzan":
         return ["<results>/gtzan/clips.parquet"]
     if folder is None:
         return expand("<results>/musiccaps/audio/{shard}.parquet", shard=clip_audio_shards())
-    if not Path(folder).is_dir():
-        raise WorkflowError(
-            f"scores.fad.reference: there is no folder '{folder}'. "
-            "Say gtzan, musiccaps, or name a folder of audio files."
-        )
-    return [folder]
+    try:
+        return [str(path) for path in list_audio(folder)]
+    except InputError as error:
+        raise WorkflowError(f"scores.fad.reference: {error} Or say gtzan, or musiccaps.")
 
 
 def clip_audio_shards():

@@ -2,7 +2,7 @@
 
 The demo uses the models that are committed in resources/mini/models; these rules make them anew.
 
-inputs:  none but the grammar and the synthesiser
+inputs:  the grammar, the synthesiser, the captioner's prompts
 outputs: <mini_models>/{llama,codec,musicgen,clap,roberta,gpt2,judge}, <mini_models>/SHA256SUMS
 steps:   train_mini_llama, train_mini_codec, train_mini_musicgen, train_mini_clap, train_mini_roberta,
          train_mini_gpt2, train_mini_judge, list_mini_models
@@ -11,6 +11,8 @@ steps:   train_mini_llama, train_mini_codec, train_mini_musicgen, train_mini_cla
 
 rule train_mini_llama:
     """Train the small language model of captions and instructions."""
+    input:
+        prompts="resources/prompts/caption.yaml",
     output:
         model=directory("<mini_models>/llama"),
     log:

@@ -33,7 +33,11 @@ rule retrieve_musiccaps:
 
 
 rule retrieve_clip_audio:
-    """Download one shard of MusicCaps' own clips; every refusal gets its reason in the ledger."""
+    """Download one shard of MusicCaps' own clips; every refusal gets its reason in the ledger.
+
+    No `retries`: the code has its own, with pauses; a shard that starts again at once would ask a
+    site that has just refused. `downloads` is limited by the profiles: the pace is each job's own.
+    """
     input:
         clips="<results>/musiccaps/clips.parquet",
     output:
@@ -43,11 +47,12 @@ rule retrieve_clip_audio:
         "<logs>/retrieve_clip_audio/{shard}.log",
     benchmark:
         "<benchmarks>/retrieve_clip_audio/{shard}.tsv"
-    retries: 2
+    retries: 0
     conda:
         "../envs/core.yaml"
     threads: 1
     resources:
+        downloads=1,
         mem_mb=grows(2000),
         runtime=grows(120),
     params:
@@ -62,7 +67,7 @@ rule retrieve_clip_audio:
 rule retrieve_gtzan:
     """Read the genre corpus into one table; corrupt clips are listed in the ledger."""
     input:
-        folder=source_file("gtzan", "folder"),
+        files=genre_files(),
     output:
         clips=ensure("<results>/gtzan/clips.parquet", non_empty=True),
         ledger="<results>/gtzan/ledger.parquet",

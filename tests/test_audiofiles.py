@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from conceptcaps import audiofiles, clips
+from conceptcaps import audiofiles, audiofolder, clips
 from conceptcaps.errors import InputError
 
 RATE = 16000
@@ -120,10 +120,10 @@ def test_folders_are_listed(tmp_path):
     (tmp_path / "b").mkdir()
     for name in ("b/x.WAV", "a.mp3", ".hidden.wav", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
-    found = [path.relative_to(tmp_path).as_posix() for path in audiofiles.list_audio(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in audiofolder.list_audio(tmp_path)]
     assert found == ["a.mp3", "b/x.WAV"]
     with pytest.raises(InputError, match="is not a folder"):
-        audiofiles.list_audio(tmp_path / "none")
+        audiofolder.list_audio(tmp_path / "none")
     (tmp_path / "c").mkdir()
     with pytest.raises(InputError, match="holds no audio files"):
-        audiofiles.list_audio(tmp_path / "c")
+        audiofolder.list_audio(tmp_path / "c")

@@ -133,6 +133,16 @@ def test_stage_targets(checkout, target, last, absent):
     assert last in planned and absent not in planned
 
 
+def test_one_job_at_a_time_downloads_and_none_starts_again_at_once(checkout):
+    """Also on a cluster, where other jobs that fail do start again."""
+    for profile in (["--workflow-profile", "mini"], ["--profile", "slurm"]):
+        output = checkout.snakemake(*profile, "-n", "clip_audio").stdout
+        jobs = re.findall(r"\nrule retrieve_clip_audio:(.*?)\n\n", output, re.DOTALL)
+        assert jobs and all("downloads=1" in job for job in jobs)
+    text = (checkout.directory / "rules/sources.smk").read_text()
+    assert "retries: 0" in text.split("rule retrieve_clip_audio")[1].split("rule ")[0]
+
+
 def test_more_items_only_add_shards(checkout):
     def shards(items):
         args = ["--workflow-profile", "mini", "-n", "audio", "--config", f"tags={{items: {items}}}"]
@@ -158,6 +168,26 @@ def test_more_items_only_add_shards(checkout):
         (
             ["--config", "gtzan={kind: folder, path: nowhere}"],
             "gtzan.path: there is no folder 'nowhere'",
+        ),
+        (
+            ["--config", "gtzan={kind: folder, path: docs}"],
+            "gtzan.path: 'docs' holds no audio files",
+        ),
+        (
+            ["--config", "scores={fad: {reference: docs}}"],
+            "scores.fad.reference: docs: holds no audio files",
+        ),
+        (
+            ["--config", "captioner={gate: {artists: nobody.txt}}"],
+            "captioner.gate.artists: there is no file 'nobody.txt'",
+        ),
+        (["--resources", "gpu=0"], "resources: gpu is 0, in a profile or on the command line"),
+        *(
+            (
+                ["--config", f"arms={{recorded: {{{arm}: tests}}}}"],
+                f"arms.recorded: an arm cannot be named '{arm}'",
+            )
+            for arm in ("reference", "items", "index")
         ),
         (
             ["--config", "tcav={concepts: [pianoo]}"],

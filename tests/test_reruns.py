@@ -164,6 +164,42 @@ def test_growing_the_dataset_makes_new_shards_only(plan):
     assert made == {f"{stage}/conceptcaps/{shard}" for stage in stages for shard in shards}
 
 
+def test_files_that_a_rule_reads_are_its_inputs(finished, tmp_path):
+    """Of a folder Snakemake sees the date of its top alone: not a clip that was replaced in it."""
+    genre, other = (tmp_path / f"genres_original/{name}.wav" for name in ("jazz/a", "rock/b"))
+    for clip in (genre, other):
+        clip.parent.mkdir(parents=True)
+        clip.touch()
+    names, overlay = tmp_path / "names.txt", tmp_path / "change.yaml"
+    names.touch()
+    changes = {
+        "gtzan.kind": "folder",
+        "gtzan.path": str(tmp_path),
+        "scores.fad.reference": str(tmp_path),
+        "captioner.gate.artists": str(names),
+    }
+    overlay.write_text(yaml.safe_dump(nested(changes)))
+    with reruns_of(finished) as (planned, _), planned(*OPTIONAL, overlays=[overlay]) as workflow:
+        inputs = {job.rule.name: set(job.input) for job in workflow.dag.jobs}
+        assert inputs["retrieve_gtzan"] == {str(genre), str(other)}
+        assert inputs["embed_reference"] >= {str(genre), str(other)}
+        assert str(names) in inputs["generate_captions"]
+        assert inputs["train_mini_llama"] == {"resources/prompts/caption.yaml"}
+
+
+def test_no_arm_can_have_the_name_of_an_input_beside_the_arms(finished):
+    text = (ROOT / "rules/arms.smk").read_text()
+    refused = set(re.findall(r'"(\w+)"', re.search(r"BESIDE_ARMS = (.*)", text)[1]))
+    with reruns_of(finished) as (planned, _), planned(*OPTIONAL) as workflow:
+        beside = {
+            name
+            for job in workflow.dag.jobs
+            if job.rule.name in ("summarise_clap", "score_fad")
+            for name in set(job.input.keys()) - set(job.params.arms)
+        }
+    assert beside == refused
+
+
 def test_the_table_has_no_row_too_many():
     for pattern in TABLE:
         assert any(fnmatch(key, pattern) for key in KEYS), f"{pattern}: no such key any more"

@@ -58,6 +58,11 @@ def test_config_and_every_overlay_are_valid():
         ),
         ("audio.dtype", "float23", r"audio\.dtype: 'float23' is not one of: .*mean 'float32'"),
         ("vae.preset", "papr", r"vae\.preset: there is no preset 'papr'\. Did you mean 'paper'"),
+        (
+            "vae.compared",
+            {"papr": "normal"},
+            r"vae\.compared: there is no preset 'papr'\. Did you mean 'paper'",
+        ),
         ("captioner.finetune.preset", "ours", r"finetune\.preset: there is no preset 'ours'"),
         ("sources.musiccaps.path", None, r"sources\.musiccaps\.path: kind 'hub' needs a path"),
         ("dataset.subsets", {"audio": 0.5}, r"dataset\.subsets: 'audio' does not match"),
@@ -132,6 +137,15 @@ def test_profiles_share_what_a_named_profile_replaces():
     ]
     for a, b in itertools.combinations(profiles.values(), 2):
         assert [a[key] for key in shared] == [b[key] for key in shared]
+
+
+def test_one_job_downloads_at_a_time_in_every_shipped_profile():
+    for name in ("default", "mini", "slurm"):
+        profile = yaml.safe_load((ROOT / f"profiles/{name}/profile.yaml").read_text())
+        assert profile["resources"]["downloads"] == 1, name
+    assert "resources" not in yaml.safe_load(
+        (ROOT / "profiles/slurm-mini/profile.yaml").read_text()
+    )
 
 
 def nodes(schema):

@@ -43,7 +43,7 @@ def folder() -> Path:
 def llama() -> str:
     path = folder() / "llama"
     spec = {"steps": 40, "batch_size": 4, "learning_rate": 4e-3}
-    mini_llama.train(spec=spec, seed=0, output=path)
+    mini_llama.train(prompts=PROMPTS, spec=spec, seed=0, output=path)
     return str(path)
 
 

@@ -13,29 +13,9 @@ import soxr
 
 from conceptcaps.errors import InputError
 
-SUFFIXES = (".wav", ".au", ".flac", ".mp3", ".ogg", ".aif", ".aiff")
 RESAMPLER = "HQ"  # soxr's quality
 _BLOCK_S = 5.0  # seconds decoded at a time
 _LEAST_REST = 0.01  # of a window: less than this at the end of a clip is left out
-
-
-def list_audio(folder: str | Path) -> list[Path]:
-    """Return the audio files in a folder and the folders in it, by name.
-
-    Raises:
-        InputError: it is no folder, or there is none in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder. Give a folder of audio files.")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not found:
-        raise InputError(f"{folder}: holds no audio files ({', '.join(SUFFIXES)}).")
-    return found
 
 
 def duration_s(path: str | Path) -> float:

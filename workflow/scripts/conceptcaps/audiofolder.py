@@ -1,7 +1,7 @@
-"""A folder of clips in the layout of the `datasets` library's audiofolder.
+"""Folders of audio files, also in the layout of the `datasets` library's audiofolder.
 
-Audio files, in folders or not, and a `metadata.csv` with the columns `file_name` (path in the
-folder) and `caption`; others are ignored. Standard library only: the rules read it, too.
+There, a `metadata.csv` has the columns `file_name` (path in the folder) and `caption`; others are
+ignored. Standard library only: the rules read it, too.
 """
 
 import csv
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from conceptcaps.errors import InputError, nearest
 
+SUFFIXES = (".wav", ".au", ".flac", ".mp3", ".ogg", ".aif", ".aiff")
 METADATA = "metadata.csv"
 _COLUMNS = ("file_name", "caption")
 
@@ -39,3 +40,22 @@ def read_captions(folder: str | Path) -> dict[str, str]:
     if again is not None:
         raise InputError(f"{path}: file_name '{again}' stands there twice, or is empty.")
     return {row["file_name"]: row["caption"] or "" for row in rows}
+
+
+def list_audio(folder: str | Path) -> list[Path]:
+    """Return the audio files in a folder and the folders in it, by name.
+
+    Raises:
+        InputError: it is no folder, or there is none in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. Give a folder of audio files.")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    if not found:
+        raise InputError(f"{folder}: holds no audio files ({', '.join(SUFFIXES)}).")
+    return found

@@ -8,7 +8,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from conceptcaps import chatmodel, grammar, mini_tokenizer, mini_training, seeding, wording
 
-PROMPTS = Path("resources/prompts/caption.yaml")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ message['role'] }}\n{{ message['content'] }}{{ eos_token }}"
@@ -21,7 +20,7 @@ PLAIN_SHARE = 0.25  # of the texts: human-like captions that answer no prompt
 IGNORED = -100  # label without loss
 
 
-def train(*, spec: dict, seed: int, output: str | Path) -> None:
+def train(*, prompts: str | Path, spec: dict, seed: int, output: str | Path) -> None:
     """Train a small Llama to caption tags as an instruction model does before fine-tuning.
 
     Tagged prompts are answered with captions of their tags, which leave some tags out and of which
@@ -29,24 +28,25 @@ def train(*, spec: dict, seed: int, output: str | Path) -> None:
     Some texts are concise captions without a prompt.
 
     Args:
+        prompts: YAML file of the prompts that it answers.
         spec: steps, batch_size, learning_rate (config: mini.llama).
         seed: global seed.
         output: model directory to write.
     """
     started = time.monotonic()
     seeding.seed_everything(seed)
-    prompts = chatmodel.read_prompts(PROMPTS)
-    tokenizer = build_tokenizer(prompts, seed=seed)
+    asked = chatmodel.read_prompts(prompts)
+    tokenizer = build_tokenizer(asked, seed=seed)
     model = LlamaForCausalLM(build_config(tokenizer))
     losses = mini_training.fit(
         model,
-        lambda step: _batch(tokenizer, prompts, step=step, size=spec["batch_size"], seed=seed),
+        lambda step: _batch(tokenizer, asked, step=step, size=spec["batch_size"], seed=seed),
         steps=spec["steps"],
         learning_rate=spec["learning_rate"],
         what="mini.llama",
         bfloat16=True,
     )
-    unseen = _batch(tokenizer, prompts, step="held-out", size=mini_training.HELDOUT, seed=seed)
+    unseen = _batch(tokenizer, asked, step="held-out", size=mini_training.HELDOUT, seed=seed)
     mini_training.save(
         model,
         tokenizer,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from conceptcaps import audiofiles, clips, embeddings, io, schemas, seeding
+from conceptcaps import audiofolder, clips, embeddings, io, schemas, seeding
 from conceptcaps.clap import Spec, load_embedder
 from conceptcaps.errors import InputError
 
@@ -71,7 +71,7 @@ def embed_reference(
 
 def folder_sources(folder: str | Path) -> Iterator[tuple[str, Path]]:
     """Yield (path in the folder, path) of a folder's audio files."""
-    for path in audiofiles.list_audio(folder):
+    for path in audiofolder.list_audio(folder):
         yield path.relative_to(folder).as_posix(), path
 
 

@@ -111,6 +111,10 @@ def _cross_checks(config: dict) -> list[str]:
         if name not in presets:
             cure = nearest(name, presets)
             problems.append(f"{path}.preset: there is no preset '{name}'.{cure}")
+    for name in config["vae"]["compared"]:
+        if name not in config["vae"]["presets"]:
+            cure = nearest(name, config["vae"]["presets"])
+            problems.append(f"vae.compared: there is no preset '{name}'.{cure}")
     for section, shares in (
         ("distill.heldout", config["distill"]["heldout"]),
         ("dataset", config["dataset"]),
