@@ -111,12 +111,45 @@ def test_beats_keep_a_lock_alive(output, monkeypatch):
     assert len(times) > 3
 
 
-def test_an_empty_lock_is_taken_over_after_its_time(output, monkeypatch):
+@pytest.mark.parametrize("content", [b"", b"\0" * 64, b"\xff{", b"[1]"])
+def test_a_lock_that_says_nothing_is_taken_over_after_its_time(output, monkeypatch, content):
+    """Its holder was killed between making and writing it, or its machine crashed."""
     monkeypatch.setattr(shardlock, "STALE_S", 0.3)
-    output.with_name("shard.parquet.lock").touch()  # killed between making and writing it
+    output.with_name("shard.parquet.lock").write_bytes(content)
     lock = ShardLock(output)
     lock.acquire()
     lock.check()
+    lock.release()
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_lock_that_cannot_be_looked_at_is_waited_for_or_named(output, monkeypatch):
+    path = output.with_name("shard.parquet.lock")
+    path.write_bytes(b"")
+    slept, real = [], type(path).open
+
+    def refuse(error):
+        def opened(self, *arguments, **options):
+            if self == path:
+                raise error
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr(type(path), "open", opened)
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 3:
+            path.unlink()
+
+    monkeypatch.setattr(shardlock.time, "sleep", sleep)
+    refuse(OSError(5, "Input/output error"))
+    ShardLock(output).acquire()
+    assert slept == [shardlock.POLL_S] * 3
+    refuse(PermissionError(13, "Permission denied"))
+    with pytest.raises(
+        InputError, match=r"shard\.parquet\.lock: cannot be read .*another user's job"
+    ):
+        ShardLock(output).acquire()
 
 
 def test_a_suspended_holder_finds_that_it_lost_the_shard(output):

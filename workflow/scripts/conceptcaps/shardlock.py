@@ -44,12 +44,17 @@ class ShardLock:
         self._stop = threading.Event()
 
     def acquire(self) -> None:
-        """Wait until no living process holds the lock, then hold it. Says whom it waits for."""
+        """Wait until no living process holds the lock, then hold it. Says whom it waits for.
+
+        Raises:
+            InputError: the lock may not be read.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         seen, since, said = None, 0.0, False
         while not self._create():
             found = self._look()
-            if found is None:  # released in between
+            if found is None:  # released in between, or the file system stutters
+                time.sleep(POLL_S)
                 continue
             if found != seen:
                 seen, since = found, time.monotonic()
@@ -114,19 +119,21 @@ class ShardLock:
             with self.path.open("rb") as file:  # opening makes NFS ask the server
                 changed = os.fstat(file.fileno()).st_mtime_ns
                 text = file.read()
+        except PermissionError as error:
+            raise InputError(
+                f"{self.path}: cannot be read ({error}). It is the lock of another user's job: "
+                "have the results made readable to you, or name another pathvars.results."
+            ) from error
         except OSError:
             return None
-        try:
-            return json.loads(text), changed
-        except ValueError:
-            return {}, changed
+        return _holder(text), changed
 
     def _break(self, stale: tuple[dict, int]) -> None:
         """Remove the lock that was judged; one that another waiter made meanwhile is kept."""
         aside = self.path.with_name(f"{self.path.name}.{self._me['token']}")
         with suppress(FileNotFoundError):
             self.path.rename(aside)
-            if json.loads(aside.read_bytes() or b"{}") != stale[0]:
+            if _holder(aside.read_bytes()) != stale[0]:
                 with suppress(FileExistsError):
                     os.link(aside, self.path)
             aside.unlink()
@@ -138,6 +145,15 @@ class ShardLock:
                 os.utime(file)
             except (OSError, TypeError):  # closed, or the file was taken away: check() tells
                 return
+
+
+def _holder(text: bytes) -> dict:
+    """Return what a lock says of its holder; {} if it is not, or only half, written."""
+    try:
+        found = json.loads(text)
+    except ValueError:  # UnicodeDecodeError too: a crashed machine leaves zeros
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _process(pid: int | None = None) -> dict:
