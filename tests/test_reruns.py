@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -228,6 +229,42 @@ def test_why_names_the_setting_and_its_values(finished, tmp_path):
     said = why(finished, changes={"tags.items": 1300}, overlay=tmp_path / "change.yaml")
     new = "results/mini/captions/conceptcaps/00002.parquet has not been made yet"
     assert f"generate_captions conceptcaps/00002: {new}" in said
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_why_does_not_swap_the_old_values_of_one_type(finished, recorded):
+    """Snakemake keeps values without names: the config's record tells them apart, or nothing."""
+    old = {"seed": 2026, "shard_items": 600, "engine": "a"}
+    new = {"seed": 2027, "shard_items": 500, "engine": "b"}
+    config = {"seed": (2026, 2027), "shards.items": (600, 500)} if recorded else {}
+    job = SimpleNamespace(params=new, rule=SimpleNamespace(params={}))
+    change = SimpleNamespace(
+        only_old={repr(value) for value in old.values()},
+        only_new={repr(value) for value in new.values()},
+    )
+    with reruns_of(finished) as (_, reruns):
+        changes = [(key, *values) for key, values in config.items()]
+        known = SimpleNamespace(_serialize_param=repr)
+        said = sorted(reruns._param_changes(job, change, known, changes))
+    parameters = ["its parameter seed changed to 2027", "its parameter shard_items changed to 500"]
+    settings = [
+        "the setting seed changed from 2026 to 2027",
+        "the setting shards.items changed from 600 to 500",
+    ]
+    assert said == [
+        "its parameter engine changed from a to b",
+        *(settings if recorded else parameters),
+    ]
+
+
+@pytest.mark.parametrize("option", [["-F"], ["--until", "all"], ["--omit-from", "all"]])
+def test_why_refuses_options_that_it_would_ignore(finished, option):
+    with (
+        reruns_of(finished) as (_, reruns),
+        pytest.raises(SystemExit, match=r"make why: --(forceall|until|omit-from) would be ignored"),
+        reruns.planned(["--workflow-profile", "mini", *option]),
+    ):
+        pass
 
 
 def test_only_content_counts_and_why_says_which(finished, tmp_path):

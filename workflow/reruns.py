@@ -25,6 +25,8 @@ from snakemake.settings.types import (
 )
 
 ABSENT = object()
+# Options that choose other jobs than those that this plans.
+UNHEARD = ("force", "forceall", "until", "omit_from", "batch", "consider_ancient", "directory")
 LONGEST = 60  # characters of a value that is shown
 
 
@@ -35,8 +37,12 @@ def planned(arguments: list[str], *, snakefile: str | None = None) -> Iterator:
     Args:
         arguments: of the command line: profiles, config, targets, --forcerun.
         snakefile: the workflow, if it is not in the current directory.
+
+    Raises:
+        SystemExit: an option chooses jobs in a way that is not asked about here.
     """
-    _, args = parse_args(arguments)
+    parser, args = parse_args(arguments)
+    _refuse(parser, args)
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL}, stdout=False)) as api:
         workflow = api.workflow(
             resource_settings=ResourceSettings(cores=1),
@@ -62,6 +68,19 @@ def planned(arguments: list[str], *, snakefile: str | None = None) -> Iterator:
         workflow._prepare_dag(forceall=False, ignore_incomplete=True, lock_warn_only=True)
         workflow._build_dag()
         yield workflow
+
+
+def _refuse(parser, args) -> None:
+    given = [
+        max(action.option_strings, key=len)
+        for action in parser._actions
+        if action.dest in UNHEARD and getattr(args, action.dest) not in (None, False, [], set(), {})
+    ]
+    if given:
+        raise SystemExit(
+            f"make why: {', '.join(given)} would be ignored here. Leave it out, and name targets, "
+            "or jobs by --forcerun; snakemake -n says what would run with it."
+        )
 
 
 def rerun_jobs(workflow) -> dict:
@@ -129,10 +148,18 @@ def _input_changes(job, persistence) -> Iterator[str]:
 def _param_changes(job, change, persistence, changes) -> Iterator[str]:
     """Explain a change of parameters; Snakemake records their values, not their names."""
     before = [_value(text) for text in sorted(change.only_old)]
-    for name, value in job.params.items():
-        if persistence._serialize_param(value) not in change.only_new:
-            continue
-        value = _structure(value)
+    changed = [
+        (name, _structure(value))
+        for name, value in job.params.items()
+        if persistence._serialize_param(value) in change.only_new
+    ]
+    told = _known_scalars(before, changed, changes)
+    for name, key, old, new in told:
+        before.remove(old)
+        changed.remove((name, new))
+        yield _setting(key, old, new)
+    yield from _mistakable(before, changed)
+    for name, value in changed:
         known = max(before, key=lambda old, value=value: _likeness(old, value), default=ABSENT)
         if known is ABSENT or not _likeness(known, value):
             yield f"its parameter {name} is new"
@@ -145,15 +172,48 @@ def _param_changes(job, change, persistence, changes) -> Iterator[str]:
             for key, old, new in _leaves(known, value, section):
                 yield _setting(key, old, new)
         else:
-            found = [key for key, old, new in changes if (old, new) == (known, value)]
-            key = found[0] if len(found) == 1 else None
-            yield (
-                _setting(key, known, value)
-                if key
-                else (f"its parameter {name} changed from {_show(known)} to {_show(value)}")
-            )
+            yield f"its parameter {name} changed from {_show(known)} to {_show(value)}"
     for value in before:
         yield f"it no longer has the parameter {_show(value)}"
+
+
+def _known_scalars(before: list, changed: list, changes) -> list[tuple]:
+    """Return (parameter, setting, old, new) of the scalars that the config's record tells apart."""
+    told = []
+    for name, value in changed:
+        found = [
+            (key, old)
+            for key, old, new in changes
+            if not isinstance(value, dict) and _same(new, value) and _holds(before, old)
+        ]
+        # Two settings may have come to one value: the parameter's name is the end of its key.
+        named = [pair for pair in found if pair[0].replace(".", "_").endswith(name)]
+        found = named if len(named) == 1 else found
+        if len(found) == 1:
+            told.append((name, *found[0], value))
+    old = [known for _, _, known, _ in told]
+    return [one for one in told if sum(_same(one[2], other) for other in old) == 1]
+
+
+def _mistakable(before: list, changed: list) -> Iterator[str]:
+    """Name scalars whose old values cannot be told apart, and take them from both lists."""
+    for _, value in [pair for pair in changed if not isinstance(pair[1], dict)]:
+        alike = [pair for pair in changed if _likeness(pair[1], value) == 1.0]
+        olds = [old for old in before if not isinstance(old, dict) and _likeness(old, value) == 1.0]
+        if olds and max(len(alike), len(olds)) > 1:
+            for pair in alike:
+                yield f"its parameter {pair[0]} changed to {_show(pair[1])}"
+                changed.remove(pair)
+            for old in olds:
+                before.remove(old)
+
+
+def _same(a, b) -> bool:
+    return type(a) is type(b) and a == b
+
+
+def _holds(values: list, wanted) -> bool:
+    return any(_same(value, wanted) for value in values)
 
 
 def _setting(key: str, old, new) -> str:
