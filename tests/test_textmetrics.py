@@ -221,7 +221,7 @@ def test_bertscore_is_the_mean_of_greatest_cosines(models):
     with torch.no_grad():
         a, b = (
             torch.nn.functional.normalize(
-                encoder(**tokenizer(text, return_tensors="pt")).last_hidden_state[0], dim=-1
+                encoder(**tokenizer(f" {text}", return_tensors="pt")).last_hidden_state[0], dim=-1
             )
             for text in (OTHERS[0], CAPTIONS[0])
         )

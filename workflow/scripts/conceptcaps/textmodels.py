@@ -13,6 +13,7 @@ from bert_score.utils import bert_cos_score_idf
 from scipy.special import rel_entr
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from conceptcaps import results
@@ -55,6 +56,7 @@ class Models:
         # Roberta counts positions from behind the padding id
         longest = config.max_position_embeddings - (config.pad_token_id or 0) - 1
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+        _prefix_space(tokenizer)
         return self._load(entry, num_hidden_layers=entry["layer"]), tokenizer
 
     @cached_property
@@ -87,6 +89,18 @@ def _read_config(key: str, entry: dict):
             "the model's files and 'revision: null'."
         ) from error
     return config, tokenizer
+
+
+def _prefix_space(tokenizer) -> None:
+    """Let byte-level BPE read a text's first word as it reads the others: with a blank before it.
+
+    The bert-score package asks for it at every call, and its published figures and baselines are
+    of such texts; transformers 5 no longer listens there. Other tokenizers stay as they are.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and isinstance(backend.pre_tokenizer, ByteLevel):
+        use_regex = backend.pre_tokenizer.use_regex
+        backend.pre_tokenizer = ByteLevel(add_prefix_space=True, use_regex=use_regex)
 
 
 def bertscore(predictions, references, *, models: Models) -> tuple[np.ndarray, dict]:
