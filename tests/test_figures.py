@@ -103,7 +103,12 @@ def metric(name, value, *, n=50, direction="higher", ci=True):
 
 def text_scores(folder):
     arms = {
-        "conceptcaps": [metric("bleu4", 0.4), metric("words", 30.0, direction="none")],
+        "conceptcaps": [
+            metric("bleu4", 0.4),
+            metric("words", 30.0, direction="none"),
+            metric("bertscore_f1", 0.9),
+            metric("mauve", 0.5) | {"recipe": {"reliability": "unreliable"}},
+        ],
         "base": [metric("bleu4", 0.2, ci=False), metric("words", 50.0, direction="none")],
         "human": [metric("words", 40.0, direction="none")],
     }
@@ -194,7 +199,17 @@ FIGURES = {
         ["jazz (20)", "rock (10)", "Latent space by genre (36 pairs, t-SNE)"],
     ),
     "captioner": (curves.plot_captioner, finetuning, ["8 steps; kept: step 4, 0.500"]),
-    "text": (figures.plot_text, text_scores, ["BLEU-4", "higher is better, N = 50", "not defined"]),
+    "text": (
+        figures.plot_text,
+        text_scores,
+        [
+            "BLEU-4 (%)\n",
+            "higher is better, N = 50",
+            "not defined",
+            "BERTScore F1\n",
+            "MAUVE (N &lt; 1,000: unreliable)",
+        ],
+    ),
     "genrecnn": (
         figures.plot_genrecnn,
         genre_metrics,

@@ -59,6 +59,15 @@ def test_figures_of_arms_and_their_differences(run):
     assert claim["right"]["ci_high"] == pytest.approx(0.45)
 
 
+def test_figures_that_their_recipe_calls_unreliable_say_so(run):
+    shaky = metric(0.5, 0.4, 0.6) | {"recipe": {"reliability": "unreliable"}}
+    io.write_json(run["evidence"][0], {"arms": {"conceptcaps": [shaky]}})
+    ours = {"stage": "clap", "name": "score", "arm": "conceptcaps"}
+    (claim,) = fill(run, {"protocol": {"none": ""}, "right": ours})
+    assert claim["right"]["what"] == "score (clap, conceptcaps), unreliable at this N"
+    assert "unreliable at this N" in run["page"].read_text()
+
+
 def test_cells_of_the_last_layer_and_counts_of_the_dataset(run):
     cell = {"concept": "slow tempo", "genre": "jazz"}
     tcav, counted = fill(

@@ -21,7 +21,7 @@ from conceptcaps.io import read_json, read_rows
 SHOWN = {
     "bleu4": "BLEU-4 (%)",
     "rougeL": "ROUGE-L",
-    "bertscore_f1": "BERTScore F1, rescaled",
+    "bertscore_f1": "BERTScore F1",
     "mauve": "MAUVE",
     "tag_recall": "tag recall",
     "tag_precision": "tag precision",
@@ -74,7 +74,9 @@ def _metric_panel(axes: Axes, name: str, of_arm: dict[str, dict], order: list[st
     direction = {metric["direction"] for metric in of_arm.values()}.pop()
     better = {"higher": "higher is better, ", "lower": "lower is better, "}.get(direction, "")
     texts = _range([metric["n"] for metric in of_arm.values()])
-    axes.set_title(f"{SHOWN[name]}\n{better}N = {texts}")
+    shaky = any(metric["recipe"].get("reliability") == "unreliable" for metric in of_arm.values())
+    note = " (N < 1,000: unreliable)" if shaky else ""
+    axes.set_title(f"{SHOWN[name]}{note}\n{better}N = {texts}")
     axes.set_yticks(range(len(order)), [_name(arm) for arm in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.margins(x=0.12)

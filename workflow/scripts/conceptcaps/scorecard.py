@@ -115,14 +115,16 @@ def _look_up(place: str, asked: dict, run: dict) -> dict:
     ours = _metric(asked, asked.get("arm"), run["stages"])
     if ours is None:
         return _not_run(f"this run has no {_label(asked, asked.get('arm'))}")
+    shaky = ours.get("recipe", {}).get("reliability") == "unreliable"
+    note = ", unreliable at this N" if shaky else ""
     if "minus" not in asked:
         return {key: ours[key] for key in ("value", "ci_low", "ci_high", "n")} | {
-            "what": _label(asked, asked.get("arm"))
+            "what": _label(asked, asked.get("arm")) + note
         }
     other = _metric(asked, asked["minus"], run["stages"])
     if other is None:
         return _not_run(f"this run has no {_label(asked, asked['minus'])}")
-    what = f"{asked['name']}, {asked['arm']} less {asked['minus']}"
+    what = f"{asked['name']}, {asked['arm']} less {asked['minus']}{note}"
     return _difference(ours, other) | {"what": what}
 
 
