@@ -208,12 +208,6 @@ def test_weights_that_are_none_are_refused(fitted, tmp_path):
         genrenet.load(tmp_path / "model.safetensors", fitted["config.json"])
 
 
-def test_wilson_interval_against_a_published_value():
-    share, low, high = genrecnn.wilson(81, 263)  # Newcombe 1998, table I
-    assert (round(share, 4), round(low, 4), round(high, 4)) == (0.3080, 0.2553, 0.3662)
-    assert genrecnn.wilson(10, 10)[2] == pytest.approx(1.0)
-
-
 def test_calibration_error_closed_form():
     confidence, right = np.array([0.95, 0.95, 0.65, 1.0]), np.array([True, False, True, True])
     expected = (abs(2 - 2.9) + abs(1 - 0.65)) / 4

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from conceptcaps.io import read_json
-from conceptcaps.results import MetricResult, bootstrap_mean, versions, write_metrics
+from conceptcaps.results import MetricResult, bootstrap_mean, share, versions, wilson, write_metrics
 from conceptcaps.seeding import item_rng, item_seed
 
 
@@ -18,6 +18,19 @@ def test_bootstrap_interval_covers_the_mean_about_as_often_as_it_says():
 
 def test_bootstrap_of_a_constant():
     assert bootstrap_mean([2.0] * 5) == (2.0, 2.0, 2.0)
+
+
+def test_wilson_interval_against_a_published_value():
+    found = wilson(81, 263)  # Newcombe 1998, table I
+    assert [round(x, 4) for x in found] == [0.3080, 0.2553, 0.3662]
+    assert wilson(10, 10)[2] == pytest.approx(1.0)
+
+
+def test_rare_shares_have_intervals_that_hold_the_truth():
+    rng, p, n = np.random.default_rng(0), 1 / 1024, 1024
+    covered = [low <= p <= high for _, low, high in map(share, rng.random((400, n)) < p)]
+    assert np.mean(covered) > 0.9
+    assert share([False] * 10)[2] > 0.2
 
 
 def test_metrics_file_is_sorted_and_whole(tmp_path):

@@ -15,7 +15,7 @@ from conceptcaps.errors import InputError
 from conceptcaps.genrenet import FFT_S, GenreCNN, Spec, augment, cut_windows, vote
 from conceptcaps.genresplit import read_split, split_clips
 from conceptcaps.io import atomic, read_rows, write_json
-from conceptcaps.results import MetricResult, bootstrap_mean, versions, write_metrics
+from conceptcaps.results import MetricResult, bootstrap_mean, share, versions, write_metrics
 from conceptcaps.runlog import progress
 from conceptcaps.seeding import item_seed, seed_everything
 
@@ -168,7 +168,7 @@ def evaluate(network: GenreCNN, ids: list[str], features: dict, genre: dict, rec
     errors = [calibration_error(confidence[pick], right[pick]) for pick in picks]
     n = len(ids)
     results = [
-        MetricResult("clip_accuracy", *wilson(int(right.sum()), n), n, "higher", recipe),
+        MetricResult("clip_accuracy", *share(right), n, "higher", recipe),
         MetricResult(
             "window_accuracy", *bootstrap_mean(shares, seed=recipe["seed"]), n, "higher", recipe
         ),
@@ -185,18 +185,6 @@ def evaluate(network: GenreCNN, ids: list[str], features: dict, genre: dict, rec
         "confusion": confusion.tolist(),
         "reliability": reliability(confidence, right),
     }
-
-
-def wilson(successes: int, n: int) -> tuple[float, float, float]:
-    """Return a share and its 95 % Wilson score interval.
-
-    **Source:** Wilson 1927: (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n), z = 1.96.
-    """
-    z, share = 1.959963984540054, successes / n
-    centre = share + z**2 / (2 * n)
-    half = z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    scale = 1 + z**2 / n
-    return share, max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:

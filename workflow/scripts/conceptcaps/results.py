@@ -1,5 +1,6 @@
 """The form in which every figure leaves the workflow: a value with its interval, N and recipe."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -33,6 +34,28 @@ def bootstrap_mean(values, *, n_boot: int = 1000, seed: int = 0) -> tuple[float,
     means = values[rng.integers(0, len(values), (n_boot, len(values)))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(values.mean()), float(low), float(high)
+
+
+def share(values) -> tuple[float, float, float]:
+    """Return the share of true values ([N] bool) and its 95 % interval, Wilson's.
+
+    Near 0 and 1 a bootstrap's interval has no width and misses the truth.
+    """
+    values = np.asarray(values, dtype=bool)
+    return wilson(int(values.sum()), len(values))
+
+
+def wilson(successes: int, n: int) -> tuple[float, float, float]:
+    """Return a share and its 95 % Wilson score interval.
+
+    **Source:** Wilson 1927: (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n), z = 1.96.
+    """
+    z, p = 1.959963984540054, successes / n
+    centre = p + z**2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    scale = 1 + z**2 / n
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return p, min(p, max(0.0, low)), max(p, min(1.0, high))
 
 
 def bootstrap_weights(n: int, *, n_boot: int, seed: int) -> np.ndarray:

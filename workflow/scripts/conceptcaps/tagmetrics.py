@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from conceptcaps.constraints import Constraints
-from conceptcaps.results import MetricResult, bootstrap_mean
+from conceptcaps.results import MetricResult, bootstrap_mean, share
 
 N_SAMPLES = 20_000  # prior samples that are measured
 NEAREST = 2000  # of them, that are held against every training row
@@ -121,9 +121,9 @@ def of_samples(
     figures = [
         ("cooccurrence_cosine", _interval(samples, train, cooccurrence_cosine), "higher"),
         ("marginal_mae", _interval(samples, train, marginal_mae), "lower"),
-        ("enough_categories", bootstrap_mean(enough), "higher"),
-        ("contradictions", bootstrap_mean(constraints.contradicts(samples)), "lower"),
-        ("unimplied", bootstrap_mean(constraints.unimplied(samples)), "lower"),
+        ("enough_categories", share(enough), "higher"),
+        ("contradictions", share(constraints.contradicts(samples)), "lower"),
+        ("unimplied", share(constraints.unimplied(samples)), "lower"),
         ("unique", (len(distinct) / len(samples), None, None), "higher"),
         ("novel", (len(distinct - known) / len(distinct), None, None), "higher"),
         ("tags_per_set", bootstrap_mean(size), "none"),
