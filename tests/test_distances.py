@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from conceptcaps import distances, frechet, io, schemas
+from conceptcaps import distances, frechet, io, mmd, schemas
 from conceptcaps.errors import InputError
 
 
@@ -48,7 +48,7 @@ def run(tables, output):
 
 def test_score_compares_at_equal_n(tables, tmp_path):
     found = run(tables, tmp_path / "fad.json")
-    assert set(found) == {"arms", "controls", "floor", "comparisons"}
+    assert set(found) == {"arms", "controls", "control_floors", "floor", "comparisons"}
     fad = {name: kinds[0] for name, kinds in (found["arms"] | found["controls"]).items()}
     assert [metric["name"] for metric in found["arms"]["near"]] == ["fad", "kad", "fad_infinity"]
     assert {name: metric["n"] for name, metric in fad.items()} == {
@@ -67,6 +67,34 @@ def test_score_compares_at_equal_n(tables, tmp_path):
     assert floor["fad_floor"]["n"] == 60
     assert 0 < floor["fad_floor"]["value"] < fad["near"]["value"]
     assert floor["kad_floor"]["ci_low"] < 0 < floor["kad_floor"]["ci_high"]
+    of_noise = found["control_floors"]["noise"][0]
+    assert of_noise["n"] == 30 and of_noise["value"] > floor["fad_floor"]["value"]
+
+
+def unit(rng, n, *, shift=0.0):
+    """Unit-norm embeddings [n, 64] of a falling spectrum, as CLAP's."""
+    x = rng.standard_normal((n, 64)) / np.sqrt(np.arange(1, 65))
+    x[:, 0] += 2 + shift
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_the_floor_is_that_of_the_arms_sizes():
+    """A same arm is at the floor; one KAD tells apart is above it, below that of the halves."""
+    rng = np.random.default_rng(0)
+    base = unit(rng, 200)
+    n, recipe = 200, {"floor_splits": 40, "seed": 1, "kad_bandwidth": mmd.median_distance(base)}
+    fad, kad = distances._floor(base, n, recipe=recipe)
+    assert (fad["n"], fad["recipe"]["split_clips"]) == (n, [100, 100])
+    same = [unit(rng, n) for _ in range(20)]
+    means = [frechet.frechet_distance(x, base) for x in same]
+    assert fad["value"] == pytest.approx(np.mean(means), rel=0.1)
+    other = unit(rng, n, shift=0.25)
+    far = frechet.frechet_distance(other, base)
+    assert fad["ci_high"] < far < 2 * fad["value"]
+    assert mmd.kernel_distance(other, base, bandwidth=recipe["kad_bandwidth"]) > kad["ci_high"]
+    within = [kad["ci_low"] <= mmd.kernel_distance(x, base, bandwidth=recipe["kad_bandwidth"])
+              <= kad["ci_high"] for x in same]  # fmt: skip
+    assert np.mean(within) > 0.7
 
 
 def test_intervals_hold_the_value_where_resampling_is_biased(tables, tmp_path):

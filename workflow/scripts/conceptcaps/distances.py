@@ -74,7 +74,7 @@ def measure(
     recipe: dict,
     seed: int,
 ) -> dict:
-    """Return {"arms", "controls": {name: [metric, ...]}, "floor": [...], "comparisons": [...]}.
+    """Return {"arms", "controls", "control_floors": {name: [metric, ...]}, "floor", "comparisons"}.
 
     All arms are measured at the same N: that of the smallest arm, and no more than the reference
     has, since FAD falls with N. Of larger arms N clips are drawn, first those that all arms have
@@ -83,8 +83,8 @@ def measure(
     same draw for sets of one size, hence paired; they are shifted by (value - bootstrap mean),
     because duplicates in resamples raise both distances. fad_infinity: see `frechet.extrapolate`,
     from all clips of the arm; its interval is FAD's, around its own value, widened by the line's
-    error. Floor: disjoint random parts of the reference, min(N, half of it) clips against the rest;
-    mean over splits and their 2.5 and 97.5 percentiles. N counts clips everywhere.
+    error. Floor: what N clips of the reference's own kind would have, see `_floor`; controls of
+    fewer clips have one of their own size under "control_floors". N counts clips everywhere.
 
     Raises:
         InputError: as `frechet.frechet_distance`, naming the set.
@@ -121,10 +121,12 @@ def measure(
     for name in sets:
         for metric in measured[name]:
             print(f"{name}: {_said(metric)} ({metric['n']} clips, {len(base)} of the reference)")
+    floors = {size: _floor(base, size, recipe=recipe) for size in {n, *map(len, sets.values())}}
     return {
         "arms": {name: measured[name] for name in arms},
         "controls": {name: measured[name] for name in controls},
-        "floor": _floor(base, n, recipe=recipe),
+        "control_floors": {name: floors[len(sets[name])] for name in controls},
+        "floor": floors[n],
         "comparisons": compare({arm: (measured[arm], draws[arm]) for arm in arms}),
     }
 
@@ -214,6 +216,14 @@ def _infinity(arm, x, reference, n, spread, recipe) -> dict:
 
 
 def _floor(base, n, *, recipe) -> list[dict]:
+    """Return FAD and KAD of n clips against base [M, D] where both are of one distribution.
+
+    Disjoint random parts of base, min(n, M / 2) clips against the rest, are measured and scaled to
+    the sizes n and M: for equal distributions FAD's expectation, and the spread of both, go with
+    1/n + 1/M. The value is the mean over splits; the interval, their 2.5 and 97.5 percentiles.
+
+    **Source:** Gui et al. 2024 for FAD's bias in 1/n; Gretton et al. 2012 for KAD's null.
+    """
     part = min(n, len(base) // 2)
     if part < 2:
         raise InputError(
@@ -228,9 +238,12 @@ def _floor(base, n, *, recipe) -> list[dict]:
             frechet.frechet_distance(a, b),
             mmd.kernel_distance(a, b, bandwidth=recipe["kad_bandwidth"]),
         )
-    recipe = {**recipe, "n_reference": len(base) - part}
+    rest = len(base) - part
+    scale = (1 / n + 1 / len(base)) / (1 / part + 1 / rest)
+    draws *= scale
+    recipe = {**recipe, "split_clips": [part, rest], "scaled_by": scale}
     names = [f"{name}_floor" for name in NAMES]
-    return _metrics(names, draws.mean(axis=0), draws, part, "none", recipe)
+    return _metrics(names, draws.mean(axis=0), draws, n, "none", recipe)
 
 
 def _metrics(names, values, draws, n, direction, recipe) -> list[dict]:

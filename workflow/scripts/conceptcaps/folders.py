@@ -32,10 +32,15 @@ AFTER = """\
 what is printed
   FAD        Frechet distance; all sets at the same number of clips, since it falls with that number
   FAD inf    what is left of it for infinitely many clips; R2 says whether the line that it is read
-             from is one (0.9 and more)
+             from is one (0.9 and more). It still holds the reference's own bias, so it is above 0
+             for equal distributions: compare it with other sets' FAD inf, not with 0 or the floor
   KAD        unbiased squared MMD x 100; its expectation is 0 for equal distributions at any number
-  floor      halves of the reference against each other: less than this is no difference
-  controls   white noise, silence and the reference itself low-passed: how far the distance can move
+  floor      what N clips of the reference's own kind would have: parts of the reference against
+             each other, scaled to the sizes of the rows with this N. Within its interval is no
+             difference; compare FAD and KAD, and only with the floor of the same N
+  controls   white noise, silence and the reference itself low-passed: how far the distance can
+             move. Where they are fewer clips than the folders they have a floor of their own N,
+             and their FAD is greater by that alone: hold each against its floor, KAD against all
   [a, b]     95 % interval, bootstrap over clips of both sides
 A folder is called nearer than another only where their intervals do not overlap.
 
@@ -238,7 +243,10 @@ def table(measured: dict) -> str:
         f"{'set':<24} {'N':>6}  {'FAD':<28} {'FAD inf':<28} {'R2':>5}  {'KAD':<28}",
     ]
     groups = measured["arms"] | {f"({name})": m for name, m in measured["controls"].items()}
-    for name, metrics in {**groups, "(floor)": measured["floor"]}.items():
+    floors = {metrics[0]["n"]: metrics for metrics in measured["control_floors"].values()}
+    floors |= {measured["floor"][0]["n"]: measured["floor"]}
+    rows = [*groups.items(), *(("(floor)", floors[size]) for size in sorted(floors, reverse=True))]
+    for name, metrics in rows:
         of = {metric["name"].removesuffix("_floor"): metric for metric in metrics}
         far = of.get("fad_infinity")
         r2 = f"{far['recipe']['r2']:.2f}" if far else ""
