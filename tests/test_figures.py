@@ -120,7 +120,8 @@ def genre_metrics(folder):
     report = {
         "metrics": [
             metric("clip_accuracy", 0.75, n=8),
-            metric("expected_calibration_error", 0.1, n=8, direction="lower"),
+            metric("expected_calibration_error", 0.1, n=8, direction="lower", ci=False),
+            metric("calibration_error_null", 0.2, n=8, direction="none"),
         ],
         "confusion": [[3, 1], [1, 3]],
         "reliability": [
@@ -213,7 +214,7 @@ FIGURES = {
     "genrecnn": (
         figures.plot_genrecnn,
         genre_metrics,
-        ["accuracy 0.75", "N = 8", "Calibration error 0.10"],
+        ["accuracy 0.75", "N = 8", "Calibration error 0.10", "0.20 [0.10, 0.30] expected"],
     ),
     "tcav": (figures.plot_tcav, tcav_scores, ["4 of 8 tests significant", "planted", "0.87"]),
     "claims": (

@@ -87,6 +87,9 @@ def test_learns_two_synthetic_classes(fitted):
     assert metrics["clip_accuracy"]["n"] == 12
     assert metrics["clip_accuracy"]["ci_low"] < metrics["clip_accuracy"]["value"]
     assert 0 <= metrics["expected_calibration_error"]["value"] <= 1
+    assert metrics["expected_calibration_error"]["ci_low"] is None
+    null = metrics["calibration_error_null"]  # 12 clips, however sure: not 0 by chance
+    assert 0 <= null["ci_low"] <= null["value"] <= null["ci_high"] and null["ci_high"] > 0
     assert np.sum(report["confusion"], axis=1).tolist() == [6, 6]
     assert np.trace(report["confusion"]) == round(12 * metrics["clip_accuracy"]["value"])
     assert report["classes"] == ["high", "low"]

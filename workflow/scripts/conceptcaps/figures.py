@@ -99,7 +99,10 @@ def plot_genrecnn(*, metrics: str | Path, output) -> None:
         confusion, calibration = figure.subplots(1, 2, width_ratios=(1.25, 1))
         _confusion_panel(confusion, report, of_name["clip_accuracy"])
         _reliability_panel(
-            calibration, report["reliability"], of_name["expected_calibration_error"]
+            calibration,
+            report["reliability"],
+            of_name["expected_calibration_error"],
+            of_name["calibration_error_null"],
         )
 
 
@@ -122,7 +125,7 @@ def _confusion_panel(axes: Axes, report: dict, accuracy: dict) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _reliability_panel(axes: Axes, bins: list[dict], error: dict) -> None:
+def _reliability_panel(axes: Axes, bins: list[dict], error: dict, null: dict) -> None:
     """Draw accuracy against mean confidence of each bin; the size of a dot is its clips."""
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     most = max(row["n"] for row in bins)
@@ -139,7 +142,8 @@ def _reliability_panel(axes: Axes, bins: list[dict], error: dict) -> None:
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     axes.set_title(
-        f"Calibration error {error['value']:.2f} [{error['ci_low']:.2f}, {error['ci_high']:.2f}]"
+        f"Calibration error {error['value']:.2f};\n{null['value']:.2f} "
+        f"[{null['ci_low']:.2f}, {null['ci_high']:.2f}] expected of a calibrated classifier"
     )
 
 

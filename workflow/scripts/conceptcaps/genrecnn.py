@@ -150,8 +150,9 @@ def _logits(network: GenreCNN, log_mel: torch.Tensor) -> torch.Tensor:
 def evaluate(network: GenreCNN, ids: list[str], features: dict, genre: dict, recipe: dict) -> tuple:
     """Return (metrics, {"confusion": `[true][predicted]` in clips, "reliability"}) of clips `ids`.
 
-    clip_accuracy has Wilson's interval; window_accuracy and the calibration error resample clips,
-    as the windows of a clip are not independent.
+    clip_accuracy has Wilson's interval; window_accuracy resamples clips, as the windows of a clip
+    are not independent. The calibration error is above 0 by chance alone and resamples more so: it
+    has no interval, but beside it what a calibrated classifier of the same confidences would have.
     """
     windows = [_logits(network, features[clip_id]) for clip_id in ids]
     truth = np.array([genre[clip_id] for clip_id in ids])
@@ -164,8 +165,8 @@ def evaluate(network: GenreCNN, ids: list[str], features: dict, genre: dict, rec
         (z.argmax(1) == int(k)).float().mean().item() for z, k in zip(windows, truth, strict=True)
     ]
     confidence = votes.max(axis=1)
-    picks = np.random.default_rng(recipe["seed"]).integers(0, len(ids), (1000, len(ids)))
-    errors = [calibration_error(confidence[pick], right[pick]) for pick in picks]
+    drawn = np.random.default_rng(recipe["seed"]).random((1000, len(ids))) < confidence
+    errors = [calibration_error(confidence, hits) for hits in drawn]
     n = len(ids)
     results = [
         MetricResult("clip_accuracy", *share(right), n, "higher", recipe),
@@ -175,10 +176,19 @@ def evaluate(network: GenreCNN, ids: list[str], features: dict, genre: dict, rec
         MetricResult(
             "expected_calibration_error",
             calibration_error(confidence, right),
-            *(float(q) for q in np.quantile(errors, [0.025, 0.975])),
+            None,
+            None,
             n,
             "lower",
             recipe | {"bins": CALIBRATION_BINS},
+        ),
+        MetricResult(
+            "calibration_error_null",
+            float(np.mean(errors)),
+            *(float(q) for q in np.quantile(errors, [0.025, 0.975])),
+            n,
+            "none",
+            recipe | {"bins": CALIBRATION_BINS, "draws": len(drawn)},
         ),
     ]
     return results, {
