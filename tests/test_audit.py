@@ -85,7 +85,20 @@ def test_what_the_verifier_misses_is_taken_out_of_the_datasets_figures():
     assert found["tag_precision"] == pytest.approx(0.6)
     assert found["tag_recall"] == pytest.approx(60 / 90)
     assert calibration.dataset_quality(heard, carried, {})["tag_precision"] is None
+    heard[:50] = np.nan  # no verdict is not a verdict of absence
+    assert calibration.dataset_quality(heard, carried, {})["heard_with"] == pytest.approx(12 / 50)
     assert calibration.dataset_quality(heard * np.nan, carried, {})["heard_with"] is None
+
+
+def test_without_labels_half_and_double_tempo_and_silence_are_no_verdict():
+    rhythms = np.zeros((4, 5))
+    rhythms[1:, 0] = np.log2([75, 150, 100])
+    fast = audit._uncalibrated("fast tempo", "tempo", rhythms, SPEC)
+    slow = audit._uncalibrated("slow tempo", "tempo", rhythms, SPEC)
+    assert np.isnan(fast[0]) and np.isnan(slow[0])
+    assert 0.3 < fast[1] < 0.6 and 0.3 < slow[2] < 0.6  # tracked an octave off, perhaps
+    assert fast[2] > 0.8 and slow[1] > 0.6
+    assert 0.3 < fast[3] < 0.6 and 0.3 < slow[3] < 0.6
 
 
 def test_tags_are_held_against_what_excludes_them_else_against_their_category():

@@ -22,6 +22,7 @@ from conceptcaps.schemas import AUDIT
 from conceptcaps.seeding import item_rng, item_seed
 
 CODEC = "codec"  # of the miniature's clips, those that were heard as generated clips are
+_HEARD_BPM = 40.0, 220.0  # tempi that a tracked one's half or double may be
 _SOFT_OCTAVES, _SOFT_SHARE = 0.1, 0.05  # width of the edges where nothing was calibrated
 
 
@@ -242,11 +243,20 @@ def _pool(known, truth, examples, text, names, groups, spec, seed):
 
 
 def _uncalibrated(tag: str, method: str, rhythms: np.ndarray, spec: Spec) -> np.ndarray:
-    """Return a rule's soft verdict [N] where no labelled clips exist."""
+    """Return a rule's soft verdict [N] where no labelled clips exist; nan: none.
+
+    Trackers lock to half or double the beat: a tempo counts half where it was tracked, and half at
+    the best of its octaves within `_HEARD_BPM`. Without a beat there is no verdict.
+    """
     if method == "tempo":
         low, high = np.log2(np.maximum(spec.tempo_bpm[tag], 1.0))
         octaves = rhythms[:, 0]
-        return expit((octaves - low) / _SOFT_OCTAVES) * expit((high - octaves) / _SOFT_OCTAVES)
+        fits = []
+        for moved in (octaves, octaves - 1, octaves + 1):
+            soft = expit((moved - low) / _SOFT_OCTAVES) * expit((high - moved) / _SOFT_OCTAVES)
+            heard = (moved >= np.log2(_HEARD_BPM[0])) & (moved <= np.log2(_HEARD_BPM[1]))
+            fits.append(soft * (heard | (moved is octaves)))
+        return np.where(octaves > 0, (fits[0] + np.max(fits, axis=0)) / 2, np.nan)
     return expit((spec.percussive_share[tag] - rhythms[:, 3]) / _SOFT_SHARE)
 
 

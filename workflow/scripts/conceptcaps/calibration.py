@@ -75,9 +75,8 @@ def dataset_quality(probs: np.ndarray, carried: np.ndarray, verifier: dict) -> d
     found |= dict.fromkeys(("heard_with", "heard_without", "tag_precision", "tag_recall"))
     if not np.isfinite(probs).any():
         return found
-    shares = [
-        float((probs[kind] >= 0.5).mean()) if kind.any() else None for kind in (carried, ~carried)
-    ]
+    judged = [np.isfinite(probs) & kind for kind in (carried, ~carried)]
+    shares = [float((probs[kind] >= 0.5).mean()) if kind.any() else None for kind in judged]
     found["heard_with"], found["heard_without"] = shares
     if "recall" not in verifier or None in shares:
         return found

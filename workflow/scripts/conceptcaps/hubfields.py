@@ -42,7 +42,12 @@ RECORD = (  # this workflow's additions, behind them
         )
         for category, column in PRESENT_PROB_OF.items()
     ),
-    Field("verified", Value("bool"), "whether the audit hears every tag it can judge"),
+    Field(
+        "verified",
+        Value("bool"),
+        "whether the clip has a tag whose listener was checked on labelled clips, and the audit "
+        "hears all such tags; null: it did not run",
+    ),
     Field("seed", Value("uint64"), "seed of the clip"),
     Field("duration_s", Value("float64"), "length of the clip in seconds"),
     Field("caption_model", Value("string"), "language model, as id@revision"),

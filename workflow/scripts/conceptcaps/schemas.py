@@ -243,7 +243,7 @@ AUDIT = pa.schema(
     [
         ("id", pa.string()),
         *_present,  # parallel to the clip's own tags; null where a tag cannot be judged
-        ("verified", pa.bool_()),  # every tag that can be judged is heard, and one can
+        ("verified", pa.bool_()),  # all tags whose listener was calibrated are heard, and one was
         ("present_prob", pa.list_(pa.float32())),  # of every tag, in the order of the audit's card
     ]
 )
