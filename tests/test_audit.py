@@ -1,5 +1,6 @@
 """The concept audit: rhythm of known clips, calibration, verdicts, the card, bad input."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -188,9 +189,10 @@ def test_clips_that_hold_their_tags_are_verified_and_others_are_not(world):
     cards = content["tags"]
     assert cards["jazz"]["method"] == "clap" and cards["jazz"]["auc"] > 0.95
     assert cards["fast tempo"]["method"] == "tempo" and cards["fast tempo"]["auc"] > 0.95
-    # No labelled clip is hip hop: what was learned of all tags speaks, but does not verify.
-    assert not cards["hip hop"]["calibrated"] and cards["hip hop"]["judged"]
-    assert rows[0]["genre_present_prob"][0] < 0.5
+    # No labelled clip is hip hop, and what was learned of some tags fails on others: no verdict.
+    assert not cards["hip hop"]["calibrated"] and not cards["hip hop"]["judged"]
+    assert 0.4 < content["pool_auc"] < SPEC.min_auc
+    assert rows[0]["genre_present_prob"] == [None]
     assert cards["rock"]["tag_precision"] == pytest.approx(1.0, abs=0.1)
     shares = {metric["name"]: metric["value"] for metric in content["metrics"]}
     assert shares["verified_share"] == pytest.approx(11 / 12)
@@ -209,3 +211,11 @@ def test_clips_without_tags_or_without_embeddings_are_named(world, tmp_path):
     io.write_table(world["labelled"], [], schemas.MINIATURE)
     with pytest.raises(InputError, match="holds no labelled clips"):
         audit.audit(**world)
+
+
+def test_a_pool_that_is_good_enough_judges_but_does_not_verify(world):
+    world["spec"] = replace(SPEC, min_auc=0.5)
+    audit.audit(**world)
+    card = io.read_json(world["metrics"])["tags"]["hip hop"]
+    assert card["judged"] and not card["calibrated"]
+    assert io.read_rows(world["output"])[0]["genre_present_prob"][0] < 0.5

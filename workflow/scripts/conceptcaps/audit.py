@@ -99,7 +99,7 @@ def audit(
     carried = _multi_hot([_tags(of_id[clip]) for clip in ours.ids], names)
     groups = _groups(categories, exclusive)
     cards, probs = {}, np.full((len(ours.ids), len(names)), np.nan)
-    pooled = _pool(known, truth, examples, text, names, groups, spec, seed)
+    pooled, pool_auc = _pool(known, truth, examples, text, names, groups, spec, seed)
     for k, tag in enumerate(runlog.progress(names, what="tags")):
         method = _method(tag, spec)
         x = [_figures(tag, method, h, text, names, groups, spec, seed) for h in (examples, ours)]
@@ -109,7 +109,7 @@ def audit(
             card |= fitted.quality
             if fitted.quality["auc"] >= spec.min_auc:
                 probs[:, k] = fitted.probability(x[1])
-        elif method == "clap" and pooled is not None:
+        elif method == "clap" and pooled is not None and (pool_auc or 0) >= spec.min_auc:
             probs[:, k] = pooled.probability(x[1])
         elif method != "clap":
             probs[:, k] = _uncalibrated(tag, method, ours.rhythms, spec)
@@ -118,7 +118,7 @@ def audit(
     trusted = np.array([cards[tag]["calibrated"] and cards[tag]["judged"] for tag in names])
     verified = _verified(probs, carried, trusted, spec.min_present_prob)
     io.write_table(output, _rows(ours.ids, of_id, names, probs, verified), AUDIT)
-    _write_metrics(metrics, cards, verified, spec=spec, seed=seed)
+    _write_metrics(metrics, cards, verified, pool_auc=pool_auc, spec=spec, seed=seed)
 
 
 def _embeddings(tables: Iterable[str | Path]) -> dict[str, np.ndarray]:
@@ -234,12 +234,27 @@ def _figures(tag, method, heard: Heard, text, names, groups, spec, seed) -> np.n
 
 
 def _pool(known, truth, examples, text, names, groups, spec, seed):
-    """Fit one calibration for all labelled tags that CLAP judges, for those without labels."""
+    """Fit one calibration for all labelled tags that CLAP judges, for those without labels.
+
+    Returns (calibration or None, its AUC on the clips of a tag that it was not fitted to: mean over
+    tags; None where there are not two tags).
+    """
     told = [k for k, tag in enumerate(names) if tag in known and _method(tag, spec) == "clap"]
     x = [_figures(names[k], "clap", examples, text, names, groups, spec, seed) for k in told]
     if not x:
-        return None
-    return calibration.fit(np.concatenate(x), np.concatenate([truth[:, k] for k in told]))
+        return None, None
+    y = [truth[:, k] for k in told]
+    aucs = []
+    for left_out, own in enumerate(y):
+        others = [k for k in range(len(x)) if k != left_out]
+        if not others or own.all() or not own.any():
+            continue
+        fitted = calibration.fit(*(np.concatenate([part[k] for k in others]) for part in (x, y)))
+        if fitted is not None:
+            p = fitted.probability(x[left_out])
+            aucs.append(clap.auc(p[own], p[~own]))
+    pooled = calibration.fit(np.concatenate(x), np.concatenate(y))
+    return pooled, float(np.mean(aucs)) if aucs else None
 
 
 def _uncalibrated(tag: str, method: str, rhythms: np.ndarray, spec: Spec) -> np.ndarray:
@@ -287,7 +302,7 @@ def _mean(x, seed: int) -> tuple[float, float, float]:
     return share(x) if is_share else bootstrap_mean(x, seed=seed)
 
 
-def _write_metrics(path, cards: dict, verified: np.ndarray, *, spec: Spec, seed: int) -> None:
+def _write_metrics(path, cards: dict, verified, *, pool_auc, spec: Spec, seed: int) -> None:
     recipe = {"spec": asdict(spec), "seed": seed} | versions("librosa", "scikit-learn")
     checked = [card for card in cards.values() if card["calibrated"] and card["judged"]]
     figures = {
@@ -306,4 +321,4 @@ def _write_metrics(path, cards: dict, verified: np.ndarray, *, spec: Spec, seed:
         print(f"{metric.name}: {metric.value:.3f} [{low:.3f}, {high:.3f}], N = {metric.n}")
     dropped = [tag for tag, card in cards.items() if not card["judged"]]
     print(f"not judged: {', '.join(dropped) or 'none'}")
-    write_metrics(path, results, tags=cards)
+    write_metrics(path, results, tags=cards, pool_auc=pool_auc)
