@@ -71,8 +71,8 @@ def summary(build: Build) -> str:
         f"{first if synthetic else ''}{build.total:,} captions written from sets of musical tags, "
         f"each with a generated clip, {build.hours:.2f} hours in all. The tags are known by "
         "construction, so that positive and negative examples of a musical concept can be drawn "
-        "from it. Made by the ConceptCaps Workflow (version "
-        f"{build.version}, run `{build.run_id}`), which implements the method of arXiv:2601.14157."
+        f"from it. Version {build.version}, made by the ConceptCaps Workflow "
+        f"(run `{build.run_id}`), which implements the method of arXiv:2601.14157."
     )
 
 
