@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from dataset_run import tag_row, write_run
 
 from conceptcaps import diff, explain, export
@@ -152,6 +153,21 @@ def test_differences_have_intervals_and_a_verdict(two_runs):
     assert "setting audio.name: a -> b" in said and "1 figures are equal" in said
     assert "text base same" not in said
     assert "text base same" in diff.page(found, *two_runs, everything=True)
+
+
+def test_other_tags_make_nothing_better(two_runs):
+    settings = yaml.safe_load((two_runs[1] / "run/config.yaml").read_text())
+    settings["distill"] = {"taxonomy": "mine.yaml"}
+    (two_runs[1] / "run/config.yaml").write_text(yaml.safe_dump(settings))
+    rows = {row["name"]: row["verdict"] for row in diff.diff(*two_runs)["figures"]}
+    assert (rows["up"], rows["down"]) == ("higher", "higher")
+
+
+def test_figures_that_n_moves_are_compared_at_equal_n_only():
+    few, many = ({"value": 0.5, "n": n, "direction": "higher"} for n in (40, 120))
+    row = diff._compared(("text", "base", "mauve"), few, many, True)
+    assert (row["verdict"], row["recipe"]) == ("not comparable", ["n"])
+    assert diff._compared(("text", "base", "bleu1"), few, many, True)["verdict"] == "equal"
 
 
 def test_tcav_is_compared_by_its_share_of_significant_cells(run):

@@ -13,6 +13,8 @@ from conceptcaps.evidence import figures, read_evidence
 
 FILES = ("*/metrics.json", "scores/*.json", "tcav/scores.parquet")  # of a run, its figures
 UNCOMPARED = ("seed", "packages", "versions", "sd")  # of a recipe: they may differ
+SIZED = ("mauve", "distinct", "self_bleu", "fad", "retrieval")  # begin figures that N moves
+WORLD = ("sources", "distill")  # settings that decide what the tags are
 ROUNDING = 1e-6  # of a figure: such differences are those of floating point
 _Z95 = 1.959963984540054
 
@@ -24,7 +26,9 @@ def diff(a: Path, b: Path) -> dict:
     interval is that of independent estimates with normal errors, sqrt(h_a^2 + h_b^2) to either side
     of it, h being half the length of a figure's own interval. The verdict is 'better', 'worse'
     (or 'higher', 'lower' for a figure without direction), 'not told apart' where the interval holds
-    0, 'no interval', or 'not comparable' where the recipes differ in more than seeds and versions.
+    0, 'no interval', or 'not comparable' where the recipes differ in more than seeds and versions,
+    or in N for a figure that N alone moves. Runs of other sources or another taxonomy describe
+    other tags: none of their figures is called better or worse.
 
     Differs: runs on the same held-out items are not independent; their difference is then told more
     surely than said here.
@@ -37,10 +41,11 @@ def diff(a: Path, b: Path) -> dict:
     Raises:
         InputError: a directory is not a run.
     """
-    left, right = _figures(a), _figures(b)
+    left, right, settings = _figures(a), _figures(b), _settings(a, b)
+    alike = not any(setting["key"].split(".")[0] in WORLD for setting in settings)
     return {
-        "settings": _settings(a, b),
-        "figures": [_compared(key, left[key], right[key]) for key in left if key in right],
+        "settings": settings,
+        "figures": [_compared(key, left[key], right[key], alike) for key in left if key in right],
         "only_in_a": [" ".join(key) for key in left if key not in right],
         "only_in_b": [" ".join(key) for key in right if key not in left],
     }
@@ -85,8 +90,10 @@ def _share(name: str, found: int, n: int) -> dict:
             "n": n, "direction": "none", "recipe": {}}  # fmt: skip
 
 
-def _compared(key: tuple[str, str, str], a: dict, b: dict) -> dict:
+def _compared(key: tuple[str, str, str], a: dict, b: dict, alike: bool) -> dict:
     other = _differing(a.get("recipe") or {}, b.get("recipe") or {})
+    if key[2].startswith(SIZED) and a.get("n") != b.get("n"):
+        other.append("n")
     row = {"stage": key[0], "group": key[1], "name": key[2], "a": a["value"], "b": b["value"]}
     row |= {"difference": None, "ci_low": None, "ci_high": None, "recipe": other}
     if a["value"] is None or b["value"] is None:
@@ -96,7 +103,7 @@ def _compared(key: tuple[str, str, str], a: dict, b: dict) -> dict:
     if None not in halves:
         half = math.hypot(*halves)
         row |= {"ci_low": difference - half, "ci_high": difference + half}
-    return row | {"verdict": _verdict(row, a.get("direction"))}
+    return row | {"verdict": _verdict(row, a.get("direction") if alike else None)}
 
 
 def _half(metric: dict) -> float | None:
