@@ -37,7 +37,7 @@ def plot_claims(*, scorecard: str | Path, output) -> None:
                 axes.plot(found["value"], y + offset, mark, color=colour, mfc=fill, ms=4)
         axes.plot([], [], "D", color="black", ms=4, label="paper")
         axes.plot([], [], "s", color=ORANGE, ms=4, label="this run, by the paper's protocol")
-        axes.plot([], [], "o", color=BLUE, ms=4, label="this run, by ours")
+        axes.plot([], [], "o", color=BLUE, ms=4, label="by ours: may be another quantity")
         names = [f"{claim['where']}: {claim['claim']}" for claim in shown]
         axes.set_yticks(range(len(shown)), [textwrap.shorten(name, 72) for name in names])
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.6, len(shown) - 0.4), xlabel="value (no unit)")

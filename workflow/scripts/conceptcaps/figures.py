@@ -143,7 +143,7 @@ def _reliability_panel(axes: Axes, bins: list[dict], error: dict, null: dict) ->
     axes.set_axisbelow(True)
     axes.set_title(
         f"Calibration error {error['value']:.2f};\n{null['value']:.2f} "
-        f"[{null['ci_low']:.2f}, {null['ci_high']:.2f}] expected of a calibrated classifier"
+        f"[{null['ci_low']:.2f}, {null['ci_high']:.2f}] if it were calibrated"
     )
 
 
