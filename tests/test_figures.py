@@ -214,7 +214,12 @@ FIGURES = {
     "genrecnn": (
         figures.plot_genrecnn,
         genre_metrics,
-        ["accuracy 0.75", "N = 8", "Calibration error 0.10", "0.20 [0.10, 0.30] expected"],
+        [
+            "accuracy 0.75",
+            "N = 8",
+            "Calibration error 0.10",
+            "0.20 [0.10, 0.30] if it were calibrated",
+        ],
     ),
     "tcav": (figures.plot_tcav, tcav_scores, ["4 of 8 tests significant", "planted", "0.87"]),
     "claims": (
