@@ -4,19 +4,20 @@ import argparse
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
 from conceptcaps.errors import InputError
 from conceptcaps.evidence import figures, read_evidence
+from conceptcaps.results import MetricResult, wilson
 
 FILES = ("*/metrics.json", "scores/*.json", "tcav/scores.parquet")  # of a run, its figures
 UNCOMPARED = ("seed", "packages", "versions", "sd")  # of a recipe: they may differ
 SIZED = ("mauve", "distinct", "self_bleu", "fad", "retrieval")  # begin figures that N moves
 WORLD = ("sources", "distill")  # settings that decide what the tags are
 ROUNDING = 1e-6  # of a figure: such differences are those of floating point
-_Z95 = 1.959963984540054
 
 
 def diff(a: Path, b: Path) -> dict:
@@ -82,12 +83,7 @@ def _tcav(content: dict) -> list[tuple[str, list[dict]]]:
 
 
 def _share(name: str, found: int, n: int) -> dict:
-    """Return a share with its Wilson interval."""
-    share, z2 = found / n, _Z95**2
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z95 * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return {"name": name, "value": share, "ci_low": middle - half, "ci_high": middle + half,
-            "n": n, "direction": "none", "recipe": {}}  # fmt: skip
+    return asdict(MetricResult(name, *wilson(found, n), n, "none"))
 
 
 def _compared(key: tuple[str, str, str], a: dict, b: dict, alike: bool) -> dict:
