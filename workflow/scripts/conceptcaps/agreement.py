@@ -157,7 +157,7 @@ def _arm_metrics(arm, table, noise, *, n_pool, seed, recipe) -> list[dict]:
     metrics = [
         results.MetricResult(
             name,
-            *_mean(values, seed),
+            *results.mean(values, n_boot=_BOOTSTRAPS, seed=seed),
             len(values),
             direction,
             recipe,
@@ -171,12 +171,6 @@ def _arm_metrics(arm, table, noise, *, n_pool, seed, recipe) -> list[dict]:
             f"{arm}: {metric.name} {metric.value:.4f} [{metric.ci_low:.4f}, {metric.ci_high:.4f}]"
         )
     return [asdict(metric) for metric in metrics]
-
-
-def _mean(values: np.ndarray, seed: int) -> tuple[float, float, float]:
-    if values.dtype == bool:
-        return results.share(values)
-    return results.bootstrap_mean(values, n_boot=_BOOTSTRAPS, seed=seed)
 
 
 def retrieval_ranks(audio: np.ndarray, text: np.ndarray) -> np.ndarray:

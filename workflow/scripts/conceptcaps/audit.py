@@ -17,7 +17,7 @@ from conceptcaps import calibration, clap, embeddings, io, rhythm, runlog
 from conceptcaps.categories import PRESENT_PROB_OF, TAGS_OF
 from conceptcaps.clips import iter_clips
 from conceptcaps.errors import InputError
-from conceptcaps.results import MetricResult, bootstrap_mean, share, versions, write_metrics
+from conceptcaps.results import MetricResult, mean, versions, write_metrics
 from conceptcaps.schemas import AUDIT
 from conceptcaps.seeding import item_rng, item_seed
 
@@ -297,11 +297,6 @@ def _rows(ids, of_id, names, probs, verified) -> list[dict]:
     ]
 
 
-def _mean(x, seed: int) -> tuple[float, float, float]:
-    is_share = isinstance(x, np.ndarray)  # of clips, bool; the others are figures of tags
-    return share(x) if is_share else bootstrap_mean(x, seed=seed)
-
-
 def _write_metrics(path, cards: dict, verified, *, pool_auc, spec: Spec, seed: int) -> None:
     recipe = {"spec": asdict(spec), "seed": seed} | versions("librosa", "scikit-learn")
     checked = [card for card in cards.values() if card["calibrated"] and card["judged"]]
@@ -312,7 +307,7 @@ def _write_metrics(path, cards: dict, verified, *, pool_auc, spec: Spec, seed: i
         "tag_recall": [c["tag_recall"] for c in checked if c["tag_recall"] is not None],
     }
     results = [
-        MetricResult(name, *_mean(x, seed), len(x), "higher", recipe)
+        MetricResult(name, *mean(x, seed=seed), len(x), "higher", recipe)
         for name, x in figures.items()
         if len(x)
     ]

@@ -36,6 +36,14 @@ def bootstrap_mean(values, *, n_boot: int = 1000, seed: int = 0) -> tuple[float,
     return float(values.mean()), float(low), float(high)
 
 
+def mean(values, *, n_boot: int = 1000, seed: int = 0) -> tuple[float, float, float]:
+    """Return the mean and its 95 % interval: of a share ([N] bool) Wilson's, else a bootstrap's."""
+    values = np.asarray(values)
+    return (
+        share(values) if values.dtype == bool else bootstrap_mean(values, n_boot=n_boot, seed=seed)
+    )
+
+
 def share(values) -> tuple[float, float, float]:
     """Return the share of true values ([N] bool) and its 95 % interval, Wilson's.
 
