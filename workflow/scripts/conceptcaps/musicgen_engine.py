@@ -21,12 +21,16 @@ from transformers import MusicgenForConditionalGeneration
 from transformers.activations import ACT2FN
 
 from conceptcaps.draws import Sampling, draw_tokens, uniforms
+from conceptcaps.musicgen_codec import Decoder
 from conceptcaps.musicgen_weights import Layer, pack
 
 # CPU: kernels for fewer rows sum in another order, and a clip would depend on its neighbours.
 _FEWEST_ROWS = 4
 # CPU: a clip's text is padded to a multiple of this, whatever the others' length.
 _TEXT_BUCKET = 16
+# CPU: steps of the cache that lie together. What is read is then one stretch of memory; with gaps
+# between the heads a cache that the processor's own cannot hold is read at a third of the speed.
+_CACHE_BLOCK = 16
 # GPU: one graph for so many steps; the cache is read up to the end of the bucket, masked.
 _STEP_BUCKET = 64
 
@@ -36,7 +40,7 @@ class _Texts:
     """Keys and values of the texts of consecutive clips, padded to one length."""
 
     clips: slice
-    mask: torch.Tensor  # [g, 1, 1, N] bool, true where there is text
+    mask: torch.Tensor  # [g, 1, 1, N], to be added to scores: zero on text, -inf behind it
     keys: list[torch.Tensor]  # per layer, [g, H, N, d]
     values: list[torch.Tensor]
 
@@ -48,8 +52,9 @@ class _State:
     tokens: torch.Tensor  # [B, K, S + 1]; column 0 is the start token
     uniforms: torch.Tensor  # [S, B * K]
     broken: torch.Tensor  # [B]: first step with logits that are not finite, -1 for none
-    keys: torch.Tensor  # [layers, R, H, S, d]
-    values: torch.Tensor  # [layers, R, H, S, d]
+    # per layer, [R, H, S, d], on a CPU [blocks, R, H, steps, d]; B for R in the first layer
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
     texts: list[_Texts]
     position: torch.Tensor  # [1], GPU only: the step that a graph replays
     graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)
@@ -81,7 +86,7 @@ class Engine:
             device: "cpu" or "cuda".
             dtype: of the decoder; logits, text encoder and codec are float32.
             cache_dtype: of the key/value cache if not `dtype`; torch.float8_e4m3fn halves it.
-            codec_clips: clips that the codec decodes at a time.
+            codec_clips: clips that the codec decodes at a time on a GPU; on a CPU it is one.
 
         Raises:
             TypeError: the model is of another class, or its projections have biases.
@@ -102,6 +107,7 @@ class Engine:
         self.activation = ACT2FN[config.activation_function]
         self.text_encoder = model.text_encoder.to(self.device, torch.float32).eval()
         self.codec = model.audio_encoder.to(self.device, torch.float32).eval()
+        self.decoder = Decoder(self.codec) if self.device.type == "cpu" else None
         projected = (
             model.text_encoder.config.hidden_size != self.width
             and config.cross_attention_hidden_size is None
@@ -168,12 +174,14 @@ class Engine:
         return self._decode(codes)
 
     def _decode(self, codes: torch.Tensor) -> torch.Tensor:
-        waves = []
-        for few in codes.split(self.codec_clips):
-            sides = [few[:, side :: self.channels] for side in range(self.channels)]
-            parts = [self.codec.decode(side[None], audio_scales=[None])[0] for side in sides]
-            waves.append(torch.cat(parts, dim=1))
-        return torch.cat(waves)
+        sides = [codes[:, side :: self.channels] for side in range(self.channels)]
+        return torch.cat([self._waves(side) for side in sides], dim=1)
+
+    def _waves(self, codes: torch.Tensor) -> torch.Tensor:
+        if self.decoder:
+            return torch.stack([self.decoder.play(clip) for clip in codes])
+        parts = codes.split(self.codec_clips)
+        return torch.cat([self.codec.decode(few[None], audio_scales=[None])[0] for few in parts])
 
     def _begin(self, prompts: list[list[int]], numbers: np.ndarray, sampling: Sampling) -> _State:
         steps, clips, _ = numbers.shape
@@ -188,7 +196,6 @@ class Engine:
                     b.copy_(a)
         else:
             self._kept = None  # before the next cache is allocated
-            keys, values = self._cache(rows, steps)
             state = _State(
                 tokens=torch.empty(
                     clips, self.codebooks, steps + 1, dtype=torch.long, device=self.device
@@ -197,8 +204,8 @@ class Engine:
                     steps, clips * self.codebooks, dtype=torch.float64, device=self.device
                 ),
                 broken=torch.empty(clips, dtype=torch.long, device=self.device),
-                keys=keys,
-                values=values,
+                keys=self._cache(clips, rows, steps),
+                values=self._cache(clips, rows, steps),
                 texts=texts,
                 position=torch.zeros(1, dtype=torch.long, device=self.device),
             )
@@ -210,12 +217,18 @@ class Engine:
         state.position.zero_()
         return state
 
-    def _cache(self, rows: int, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
-        shape = (len(self.weights.layers), rows, self.heads, steps, self.width // self.heads)
-        keys, values = (
-            torch.zeros(shape, dtype=self.cache_dtype, device=self.device) for _ in range(2)
-        )
-        return keys, values
+    def _cache(self, clips: int, rows: int, steps: int) -> list[torch.Tensor]:
+        """Return room for keys or values: both halves are the same until they hear the text."""
+        depth, size = self.width // self.heads, _CACHE_BLOCK
+        caches = []
+        for layer in range(len(self.weights.layers)):
+            members = clips if layer == 0 else rows
+            if self.device.type == "cuda":
+                shape = (members, self.heads, steps, depth)
+            else:
+                shape = (-(-steps // size), members, self.heads, size, depth)
+            caches.append(torch.zeros(shape, dtype=self.cache_dtype, device=self.device))
+        return caches
 
     def _read(self, prompts: list[list[int]]) -> list[_Texts]:
         """Encode the texts, which are in order of their length, and project keys and values."""
@@ -245,7 +258,7 @@ class Engine:
             ]
             states = (torch.cat(states) * mask[..., None]).to(self.dtype)  # (g, N, D)
             both = [
-                F.linear(states, layer.cross_kv)
+                (states @ layer.cross_kv)
                 .view(len(group), longest, 2, self.heads, -1)
                 .permute(2, 0, 3, 1, 4)
                 .contiguous()
@@ -254,7 +267,8 @@ class Engine:
             texts.append(
                 _Texts(
                     clips,
-                    mask[:, None, None].bool(),
+                    torch.zeros_like(mask, dtype=self.dtype)
+                    .masked_fill_(mask == 0, -torch.inf)[:, None, None],
                     [kv[0] for kv in both],
                     [kv[1] for kv in both],
                 )
@@ -268,12 +282,9 @@ class Engine:
         `reach` > at, and masked behind `at` if that is a tensor.
         """
         clips, books = state.tokens.shape[:2]
-        logits = self._logits(state, at, reach).view(-1, books, self.vocabulary)  # (R, K, V)
-        if len(logits) > clips:
-            given, null = logits[:clips], logits[clips:]
-            logits = (given - null).mul_(sampling.guidance_scale).add_(null)
+        logits = self._logits(state, at, reach, sampling.guidance_scale)
         uniform = state.uniforms[at] if isinstance(at, int) else state.uniforms.index_select(0, at)
-        drawn, finite = draw_tokens(logits.reshape(clips * books, -1), uniform.view(-1), sampling)
+        drawn, finite = draw_tokens(logits.view(clips * books, -1), uniform.view(-1), sampling)
         drawn, finite = drawn.view(clips, books), finite.view(clips, books).all(dim=1)
         self._write(state, at, drawn, finite)
 
@@ -291,36 +302,35 @@ class Engine:
             state.tokens.index_copy_(2, at + 1, drawn[:, :, None])
         state.broken.copy_(torch.where((state.broken < 0) & ~finite, at, state.broken))
 
-    def _logits(self, state: _State, at, reach: int) -> torch.Tensor:
-        """Return logits [R, K * V] float32 of the step `at`."""
-        clips, rows = len(state.tokens), state.keys.shape[1]
-        known = None
+    def _logits(self, state: _State, at, reach: int, guidance_scale: float) -> torch.Tensor:
+        """Return logits [B, K * V] float32 of the step `at`, guided."""
+        clips = len(state.tokens)
         if isinstance(at, int):
             tokens, place = state.tokens[:, :, at], self.weights.positions[at]
         else:
             tokens = state.tokens.index_select(2, at)[:, :, 0]
             place = self.weights.positions.index_select(0, at)
-            known = torch.arange(reach, device=self.device) <= at  # broadcasts over rows, heads
         x = (
             F.embedding_bag(tokens + self.offsets, self.weights.embedding, mode="sum") + place
         )  # (B, D)
-        if rows > clips:
-            x = x.repeat(2, 1)
         for index, layer in enumerate(self.weights.layers):
-            y = _normed(x, layer.norms[0])
-            q, k, v = _linear(y, layer.qkv).view(rows, 3, self.heads, -1).unbind(1)  # (R, H, d)
-            keys, values = state.keys[index], state.values[index]
-            if isinstance(at, int):
-                keys[:, :, at], values[:, :, at] = k, v
-            else:
-                keys.index_copy_(2, at, k[:, :, None].to(keys.dtype))
-                values.index_copy_(2, at, v[:, :, None].to(values.dtype))
-            y = self._attend(q, keys[:, :, :reach], values[:, :, :reach], known)
+            y = _linear(_normed(x, layer.norms[0]), layer.qkv)
+            q, k, v = y.view(len(x), 3, self.heads, -1).unbind(1)  # (R, H, d)
+            remember = self._remember_blocks if isinstance(at, int) else self._remember
+            y = remember(q, k, v, state.keys[index], state.values[index], at, reach)
             x = _linear(y, layer.out, x)
-            x[:clips] = self._hear(x[:clips], layer, state.texts, index)
+            heard = self._hear(x[:clips], layer, state.texts, index)
+            if guidance_scale > 1:  # the half without text: here, and from here on its own
+                x = torch.cat([heard, x[-clips:]])
+            else:
+                x = heard
             y = self.activation(_linear(_normed(x, layer.norms[2]), layer.fc1))
             x = _linear(y, layer.fc2, x)
-        return _linear(_normed(x, self.weights.last_norm).float(), self.weights.heads)
+        x = _normed(x, self.weights.last_norm).float()
+        if guidance_scale > 1:  # the heads are linear: guidance before them is half the work
+            given, null = x[:clips], x[clips:]
+            x = (given - null).mul_(guidance_scale).add_(null)
+        return _linear(x, self.weights.heads)
 
     def _hear(self, x: torch.Tensor, layer: Layer, texts: list[_Texts], index: int):
         """Return x [B, D] after cross-attention: rows with text only."""
@@ -336,16 +346,33 @@ class Engine:
         ]
         return _linear(heard[0] if len(heard) == 1 else torch.cat(heard), layer.cross_out, x)
 
+    def _remember(self, q, k, v, keys, values, at: torch.Tensor, reach: int) -> torch.Tensor:
+        """Note keys and values [R, H, d] of the step `at`; return what q hears up to it, [R, D]."""
+        keys.index_copy_(2, at, k[:, :, None].to(keys.dtype))
+        values.index_copy_(2, at, v[:, :, None].to(values.dtype))
+        known = torch.arange(reach, device=self.device) <= at  # broadcasts over rows, heads
+        return self._attend(q, keys[:, :, :reach], values[:, :, :reach], known)
+
+    def _remember_blocks(self, q, k, v, keys, values, at: int, reach: int) -> torch.Tensor:
+        """The same on a CPU, where the cache is in blocks [n, R, H, steps, d]."""
+        size = keys.shape[3]
+        block, row = divmod(at, size)
+        keys[block, :, :, row], values[block, :, :, row] = k, v
+        keys, values = keys[: block + 1].to(q.dtype), values[: block + 1].to(q.dtype)
+        scores = q[:, :, None] @ keys.transpose(3, 4)  # (n, R, H, 1, steps)
+        scores = scores[:, :, :, 0].permute(1, 2, 0, 3).flatten(2)  # (R, H, S)
+        scores[:, :, reach:] = -torch.inf
+        weights = scores.softmax(-1).unflatten(2, (block + 1, size)).permute(2, 0, 1, 3)
+        return (weights[:, :, :, None] @ values).sum(0).flatten(1)
+
     def _attend(self, q, keys, values, mask) -> torch.Tensor:
         """Return [R, D]: one query per row [R, H, d] over keys and values [R, H, N, d]."""
         q, keys, values = q[:, :, None], keys.to(q.dtype), values.to(q.dtype)
         if q.is_cuda:
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=mask).flatten(1)
-        # CPU: the same in three products, half as long for a single query
-        scores = (q * q.shape[-1] ** -0.5) @ keys.transpose(2, 3)  # (R, H, 1, N)
-        if mask is not None:
-            scores = scores.masked_fill_(~mask, -torch.inf)
-        return (scores.softmax(-1) @ values).flatten(1)
+            y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=1.0)
+        else:  # the same in three products, half as long for a single query
+            y = (q @ keys.transpose(2, 3)).add_(mask).softmax(-1) @ values
+        return y.flatten(1)
 
     def _replay(self, state: _State, steps: int, sampling: Sampling) -> None:
         """Run all steps as CUDA graphs, one for each bucket of lengths."""
@@ -380,9 +407,9 @@ def _normed(x: torch.Tensor, norm: tuple[torch.Tensor, torch.Tensor, float]) -> 
 
 
 def _linear(x: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor | None = None):
-    """Return x [M, in] times weight [out, in], plus the residual [M, out]."""
+    """Return x [M, in] times weight [in, out], plus the residual [M, out]."""
     short = _FEWEST_ROWS - len(x)
     if short > 0 and not x.is_cuda:
         more = None if residual is None else F.pad(residual, (0, 0, 0, short))
         return _linear(F.pad(x, (0, 0, 0, short)), weight, more)[:-short]
-    return F.linear(x, weight) if residual is None else torch.addmm(residual, x, weight.t())
+    return x @ weight if residual is None else torch.addmm(residual, x, weight)

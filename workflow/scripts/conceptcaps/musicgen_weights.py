@@ -10,13 +10,13 @@ Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight, bias, epsilon
 
 @dataclass
 class Layer:
-    """Weights of one decoder layer; linear ones are [out, in], of width D."""
+    """Weights of one decoder layer; linear ones are [in, out], of width D."""
 
     norms: list[Norm]  # before self-attention, cross-attention, feed-forward
-    qkv: torch.Tensor  # [3D, D]
+    qkv: torch.Tensor  # [D, 3D]; queries come out divided by the root of a head's width
     out: torch.Tensor
-    cross_q: torch.Tensor
-    cross_kv: torch.Tensor  # [2D, D]
+    cross_q: torch.Tensor  # divided as well
+    cross_kv: torch.Tensor  # [D, 2D]
     cross_out: torch.Tensor
     fc1: torch.Tensor
     fc2: torch.Tensor
@@ -30,7 +30,7 @@ class Weights:
     positions: torch.Tensor  # [the most steps, D]
     layers: list[Layer]
     last_norm: Norm
-    heads: torch.Tensor  # [K * V, D] float32
+    heads: torch.Tensor  # [D, K * V] float32
 
 
 def pack(
@@ -46,8 +46,16 @@ def pack(
     def packed(*weights: torch.Tensor, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.cat([weight.detach().to(device, dtype) for weight in weights])
 
+    def joined(*weights: torch.Tensor, dtype: torch.dtype = dtype) -> torch.Tensor:
+        weight = packed(*weights, dtype=dtype).t()
+        # a CPU's products read rows of it faster than columns
+        return weight.contiguous() if device.type == "cpu" else weight
+
     def norm(module: torch.nn.LayerNorm) -> Norm:
         return packed(module.weight), packed(module.bias), module.eps
+
+    def query(attention) -> torch.Tensor:
+        return _weight(attention.q_proj).float() * attention.head_dim**-0.5
 
     def layer(module) -> Layer:
         own, text = module.self_attn, module.encoder_attn
@@ -57,13 +65,13 @@ def pack(
                 norm(module.encoder_attn_layer_norm),
                 norm(module.final_layer_norm),
             ],
-            qkv=packed(*map(_weight, (own.q_proj, own.k_proj, own.v_proj))),
-            out=packed(_weight(own.out_proj)),
-            cross_q=packed(_weight(text.q_proj)),
-            cross_kv=packed(_weight(text.k_proj), _weight(text.v_proj)),
-            cross_out=packed(_weight(text.out_proj)),
-            fc1=packed(_weight(module.fc1)),
-            fc2=packed(_weight(module.fc2)),
+            qkv=joined(query(own), *map(_weight, (own.k_proj, own.v_proj))),
+            out=joined(_weight(own.out_proj)),
+            cross_q=joined(query(text)),
+            cross_kv=joined(*map(_weight, (text.k_proj, text.v_proj))),
+            cross_out=joined(_weight(text.out_proj)),
+            fc1=joined(_weight(module.fc1)),
+            fc2=joined(_weight(module.fc2)),
         )
 
     decoder = model.decoder.model.decoder
@@ -72,7 +80,7 @@ def pack(
         positions=packed(decoder.embed_positions.weights),
         layers=[layer(module) for module in decoder.layers],
         last_norm=norm(decoder.layer_norm),
-        heads=packed(*map(_weight, model.decoder.lm_heads), dtype=torch.float32),
+        heads=joined(*map(_weight, model.decoder.lm_heads), dtype=torch.float32),
     )
 
 
