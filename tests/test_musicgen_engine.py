@@ -146,8 +146,7 @@ def test_logits_are_bitwise_the_same_at_any_place_of_a_batch(model, copies):
     alone = [scores_of(engine, [text], frames=20, sampling=SAMPLED)[2] for text in texts]
     _, _, seen = scores_of(engine, texts * copies, frames=20, sampling=SAMPLED)
     for step, rows in enumerate(seen):
-        order = sorted(range(len(texts) * copies), key=lambda i: -(-len(texts[i % 6]) // 16))
-        for row, i in zip(rows, order, strict=True):
+        for i, row in enumerate(rows):
             assert torch.equal(row, alone[i % 6][step][0]), (step, i)
 
 
@@ -190,12 +189,12 @@ def test_broken_logits_name_clip_and_step(tiny):
     def spoil(state, at, *args):
         out = logits(state, at, *args)
         if at >= 5:
-            out[1, 40] = torch.nan  # the clip that is second in order of text length
+            out[1, 40] = torch.nan
         return out
 
     engine._logits = spoil
     codes, broken = engine.compose(prompts(), range(6), frames=12, sampling=SAMPLED)
-    assert sorted(broken.tolist()) == [-1] * 5 + [5]
+    assert broken.tolist() == [-1, 5, -1, -1, -1, -1]
     good = (broken < 0).nonzero()[:, 0]
     assert torch.equal(codes[good], whole[good])
 
@@ -269,7 +268,7 @@ def test_uniforms_depend_on_seed_step_and_row_only():
 
 def test_the_engine_imports_torch_transformers_and_numpy_only():
     package = Path(__file__).resolve().parent.parent / "workflow/scripts/conceptcaps"
-    engine = {"musicgen_engine", "musicgen_weights", "musicgen_codec", "draws"}
+    engine = {"musicgen_engine", "musicgen_weights", "musicgen_codec", "musicgen_cache", "draws"}
     imported = set()
     for name in engine:
         for node in ast.walk(ast.parse((package / f"{name}.py").read_text())):

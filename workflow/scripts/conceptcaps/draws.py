@@ -65,8 +65,8 @@ def draw_tokens(
     scores = logits / sampling.temperature
     size = scores.shape[-1]
     if 0 < sampling.top_k < size:
-        least = scores.kthvalue(size - sampling.top_k + 1, dim=-1, keepdim=True).values
-        scores = scores.masked_fill(scores < least, -torch.inf)
+        least = _least_of_top(scores, sampling.top_k)
+        scores = torch.where(scores < least, -torch.inf, scores)
     if sampling.top_p < 1:
         ordered, order = scores.sort(dim=-1)
         drop = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - sampling.top_p
@@ -76,3 +76,11 @@ def draw_tokens(
     total = cumulated[:, -1:]
     tokens = (cumulated <= uniform[:, None] * total).sum(dim=-1)
     return tokens, total[:, 0].isfinite()
+
+
+def _least_of_top(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k-th largest value of each row, [N, 1]."""
+    at = scores.shape[-1] - k
+    if scores.is_cuda:
+        return scores.kthvalue(at + 1, dim=-1, keepdim=True).values
+    return torch.from_numpy(np.partition(scores.numpy(), at, axis=-1)[:, at, None])

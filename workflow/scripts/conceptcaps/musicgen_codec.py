@@ -22,6 +22,8 @@ from transformers.models.encodec.modeling_encodec import (
     EncodecResnetBlock,
 )
 
+_LOG2_E = math.log2(math.e)
+
 Layer = Callable[[torch.Tensor], torch.Tensor]  # [C, L] to [C', L']
 
 
@@ -62,8 +64,11 @@ def _prepared(layer: nn.Module) -> Layer:
 
 
 def _elu(x: torch.Tensor) -> torch.Tensor:
-    """Return the exponential linear unit: exp(x) - 1 is never below x, and exp is fast."""
-    return torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
+    """Return the exponential linear unit; exp(x) - 1 is never below x.
+
+    torch's exp2 takes a third of the time of its exp, and its elu, made of expm1, still more.
+    """
+    return torch.maximum(x, x.clamp(max=0).mul_(_LOG2_E).exp2_().sub_(1))
 
 
 def _convolution(layer: EncodecConv1d) -> Layer:
@@ -73,11 +78,12 @@ def _convolution(layer: EncodecConv1d) -> Layer:
     total = (len(taps) - 1) * dilation
     right = 0 if layer.causal else total // 2
     pads, mode = (total - right, right), layer.pad_mode
+    reflects = mode == "reflect"
 
     def convolve(x: torch.Tensor) -> torch.Tensor:
         length = x.shape[1]
         if total:
-            x = layer._pad1d(x[None], pads, mode=mode)[0]
+            x = _padded(x, *pads) if reflects and length > total else layer._pad1d(x, pads, mode)
         y = torch.addmm(bias, taps[0], x[:, :length])
         for tap in range(1, len(taps)):
             start = tap * dilation
@@ -87,19 +93,27 @@ def _convolution(layer: EncodecConv1d) -> Layer:
     return convolve
 
 
+def _padded(x: torch.Tensor, left: int, right: int) -> torch.Tensor:
+    """Return x [C, L] with its ends reflected; torch's own takes ten times as long."""
+    channels, length = x.shape
+    y = x.new_empty(channels, left + length + right)
+    y[:, left : left + length] = x
+    y[:, :left] = x[:, 1 : 1 + left].flip(1)
+    y[:, left + length :] = x[:, length - 1 - right : length - 1].flip(1)
+    return y
+
+
 def _upsampling(layer: EncodecConvTranspose1d) -> Layer:
     conv, stride = layer.conv, layer.conv.stride[0]
-    channels = conv.out_channels
-    by_phase = conv.weight.detach().permute(1, 2, 0)  # (out, 2r, in)
-    own, last = (half.flatten(0, 1) for half in by_phase.split(stride, dim=1))  # (out * r, in)
-    bias = conv.bias.detach().repeat_interleave(stride)[:, None]
+    by_phase = conv.weight.detach().permute(0, 2, 1)  # (in, 2r, out)
+    own, last = (half.flatten(1) for half in by_phase.split(stride, dim=1))  # (in, r * out)
+    bias = conv.bias.detach().repeat(stride)
     right = math.ceil(stride * layer.trim_right_ratio) if layer.causal else stride // 2
 
     def upsample(x: torch.Tensor) -> torch.Tensor:
-        x = F.pad(x, (1, 1))
-        y = torch.addmm(bias, own, x[:, 1:]).addmm_(last, x[:, :-1])
-        y = y.unflatten(0, (channels, stride)).transpose(1, 2).flatten(1)
-        return y[:, stride - right : y.shape[1] - right]
+        x = F.pad(x.t(), (0, 0, 1, 1))  # (1 + L + 1, in): rows come out in order of time
+        y = torch.addmm(bias, x[1:], own).addmm_(x[:-1], last).view(-1, conv.out_channels)
+        return y[stride - right : len(y) - right].t().contiguous()
 
     return upsample
 

@@ -21,28 +21,14 @@ from transformers import MusicgenForConditionalGeneration
 from transformers.activations import ACT2FN
 
 from conceptcaps.draws import Sampling, draw_tokens, uniforms
+from conceptcaps.musicgen_cache import BLOCK, Blocks, Whole
 from conceptcaps.musicgen_codec import Decoder
-from conceptcaps.musicgen_weights import Layer, pack
+from conceptcaps.musicgen_weights import pack
 
 # CPU: kernels for fewer rows sum in another order, and a clip would depend on its neighbours.
 _FEWEST_ROWS = 4
-# CPU: a clip's text is padded to a multiple of this, whatever the others' length.
-_TEXT_BUCKET = 16
-# CPU: steps of the cache that lie together. What is read is then one stretch of memory; with gaps
-# between the heads a cache that the processor's own cannot hold is read at a third of the speed.
-_CACHE_BLOCK = 16
 # GPU: one graph for so many steps; the cache is read up to the end of the bucket, masked.
 _STEP_BUCKET = 64
-
-
-@dataclass
-class _Texts:
-    """Keys and values of the texts of consecutive clips, padded to one length."""
-
-    clips: slice
-    mask: torch.Tensor  # [g, 1, 1, N], to be added to scores: zero on text, -inf behind it
-    keys: list[torch.Tensor]  # per layer, [g, H, N, d]
-    values: list[torch.Tensor]
 
 
 @dataclass
@@ -52,10 +38,9 @@ class _State:
     tokens: torch.Tensor  # [B, K, S + 1]; column 0 is the start token
     uniforms: torch.Tensor  # [S, B * K]
     broken: torch.Tensor  # [B]: first step with logits that are not finite, -1 for none
-    # per layer, [R, H, S, d], on a CPU [blocks, R, H, steps, d]; B for R in the first layer
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    texts: list[_Texts]
+    steps: list[Whole | Blocks]  # per layer, of R rows; B in the first, where halves are the same
+    texts: list[Whole | Blocks]  # per layer, of B rows and N positions
+    silence: torch.Tensor  # [B, N]: -inf behind the end of a text, else zero
     position: torch.Tensor  # [1], GPU only: the step that a graph replays
     graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)
 
@@ -146,20 +131,17 @@ class Engine:
 
         A broken step is the first whose logits were not finite, -1 if there is none.
         """
-        order = sorted(range(len(prompts)), key=lambda i: -(-len(prompts[i]) // _TEXT_BUCKET))
         steps, rows = frames + self.delay, self.codebooks
-        numbers = uniforms([seeds[i] for i in order], steps=steps, rows=rows)
-        state = self._begin([prompts[i] for i in order], numbers, sampling)
+        numbers = uniforms(seeds, steps=steps, rows=rows)
+        state = self._begin(prompts, numbers, sampling)
         if self.device.type == "cuda":
             self._replay(state, steps, sampling)
         else:
             for at in range(steps):
                 self._step(state, at, at + 1, sampling)
-        back = torch.tensor(np.argsort(order), device=self.device)
-        tokens = state.tokens.index_select(0, back)
         lags = [book // self.channels for book in range(rows)]
-        codes = [tokens[:, k, lag + 1 : lag + 1 + frames] for k, lag in enumerate(lags)]
-        return torch.stack(codes, dim=1), state.broken.index_select(0, back)
+        codes = [state.tokens[:, k, lag + 1 : lag + 1 + frames] for k, lag in enumerate(lags)]
+        return torch.stack(codes, dim=1), state.broken.clone()
 
     def forget(self) -> None:
         """Give the last batch's cache and graphs back."""
@@ -186,14 +168,10 @@ class Engine:
     def _begin(self, prompts: list[list[int]], numbers: np.ndarray, sampling: Sampling) -> _State:
         steps, clips, _ = numbers.shape
         rows = 2 * clips if sampling.guidance_scale > 1 else clips
-        texts = self._read(prompts)
-        key = (clips, steps, sampling, [text.mask.shape for text in texts])
+        states, heard = self._read(prompts)
+        key = (clips, steps, sampling, heard.shape)
         if self._kept and self._kept[0] == key:  # GPU: the graphs know these addresses
             state = self._kept[1]
-            for new, old in zip(texts, state.texts, strict=True):
-                old.mask.copy_(new.mask)
-                for a, b in zip([*new.keys, *new.values], [*old.keys, *old.values], strict=True):
-                    b.copy_(a)
         else:
             self._kept = None  # before the next cache is allocated
             state = _State(
@@ -204,76 +182,47 @@ class Engine:
                     steps, clips * self.codebooks, dtype=torch.float64, device=self.device
                 ),
                 broken=torch.empty(clips, dtype=torch.long, device=self.device),
-                keys=self._cache(clips, rows, steps),
-                values=self._cache(clips, rows, steps),
-                texts=texts,
+                steps=[self._cache(clips, steps, self.cache_dtype)]
+                + [self._cache(rows, steps, self.cache_dtype) for _ in self.weights.layers[1:]],
+                texts=[self._cache(clips, heard.shape[1], self.dtype) for _ in self.weights.layers],
+                silence=torch.empty(heard.shape, dtype=self.dtype, device=self.device),
                 position=torch.zeros(1, dtype=torch.long, device=self.device),
             )
             if self.device.type == "cuda":
                 self._kept = key, state
+        for cache, layer in zip(state.texts, self.weights.layers, strict=True):
+            cache.fill((states @ layer.cross_kv).unflatten(2, (2, self.heads, -1)))
+        state.silence.zero_().masked_fill_(~heard, -torch.inf)
         state.tokens.fill_(self.start)
         state.uniforms.copy_(torch.from_numpy(numbers.reshape(steps, -1)))
         state.broken.fill_(-1)
         state.position.zero_()
         return state
 
-    def _cache(self, clips: int, rows: int, steps: int) -> list[torch.Tensor]:
-        """Return room for keys or values: both halves are the same until they hear the text."""
-        depth, size = self.width // self.heads, _CACHE_BLOCK
-        caches = []
-        for layer in range(len(self.weights.layers)):
-            members = clips if layer == 0 else rows
-            if self.device.type == "cuda":
-                shape = (members, self.heads, steps, depth)
-            else:
-                shape = (-(-steps // size), members, self.heads, size, depth)
-            caches.append(torch.zeros(shape, dtype=self.cache_dtype, device=self.device))
-        return caches
+    def _cache(self, rows: int, positions: int, dtype: torch.dtype) -> Whole | Blocks:
+        kind = Whole if self.device.type == "cuda" else Blocks
+        depth = self.width // self.heads
+        return kind(rows, self.heads, positions, depth, dtype=dtype, device=self.device)
 
-    def _read(self, prompts: list[list[int]]) -> list[_Texts]:
-        """Encode the texts, which are in order of their length, and project keys and values."""
+    def _read(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the states of the texts [B, N, D], zero behind their ends, and where they are."""
+        lengths = [-(-len(prompt) // BLOCK) * BLOCK for prompt in prompts]
+        ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = torch.tensor(prompt)
+            mask[row, : len(prompt)] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
         if self.device.type == "cuda":
-            groups, size = [slice(0, len(prompts))], 8
-        else:  # one text at a time: its states do not depend on its neighbours
-            size = _TEXT_BUCKET
-            buckets = [-(-len(prompt) // size) for prompt in prompts]
-            groups = [
-                slice(buckets.index(n), buckets.index(n) + buckets.count(n))
-                for n in sorted(set(buckets))
-            ]
-        texts = []
-        for clips in groups:
-            group = prompts[clips]
-            longest = -(-max(map(len, group)) // size) * size
-            ids = torch.zeros(len(group), longest, dtype=torch.long)
-            mask = torch.zeros(len(group), longest, dtype=torch.long)
-            for row, prompt in enumerate(group):
-                ids[row, : len(prompt)] = torch.tensor(prompt)
-                mask[row, : len(prompt)] = 1
-            ids, mask = ids.to(self.device), mask.to(self.device)
-            at_once = len(group) if self.device.type == "cuda" else 1
-            states = [
-                self.project(self.text_encoder(input_ids=i, attention_mask=m).last_hidden_state)
-                for i, m in zip(ids.split(at_once), mask.split(at_once), strict=True)
-            ]
-            states = (torch.cat(states) * mask[..., None]).to(self.dtype)  # (g, N, D)
-            both = [
-                (states @ layer.cross_kv)
-                .view(len(group), longest, 2, self.heads, -1)
-                .permute(2, 0, 3, 1, 4)
-                .contiguous()
-                for layer in self.weights.layers
-            ]  # (2, g, H, N, d)
-            texts.append(
-                _Texts(
-                    clips,
-                    torch.zeros_like(mask, dtype=self.dtype)
-                    .masked_fill_(mask == 0, -torch.inf)[:, None, None],
-                    [kv[0] for kv in both],
-                    [kv[1] for kv in both],
-                )
-            )
-        return texts
+            groups = [list(range(len(prompts)))]
+        else:  # texts of one length together: a text's states do not depend on its neighbours
+            groups = [[i for i, n in enumerate(lengths) if n == size] for size in set(lengths)]
+        states = torch.zeros(*ids.shape, self.width, device=self.device)
+        for rows in groups:
+            size = max(lengths[row] for row in rows)
+            part = ids[rows, :size], mask[rows, :size]
+            states[rows, :size] = self.project(self.text_encoder(*part).last_hidden_state)
+        return (states * mask[..., None]).to(self.dtype), mask.bool()
 
     def _step(self, state: _State, at, reach: int, sampling: Sampling) -> None:
         """Feed the tokens of step `at` and draw those of the next.
@@ -304,75 +253,38 @@ class Engine:
 
     def _logits(self, state: _State, at, reach: int, guidance_scale: float) -> torch.Tensor:
         """Return logits [B, K * V] float32 of the step `at`, guided."""
-        clips = len(state.tokens)
+        clips, reach_texts = state.silence.shape
+        rows = 2 * clips if guidance_scale > 1 else clips
         if isinstance(at, int):
             tokens, place = state.tokens[:, :, at], self.weights.positions[at]
+            future = torch.zeros(1, -(-reach // BLOCK) * BLOCK, dtype=self.dtype)
+            future[:, reach:] = -torch.inf
         else:
             tokens = state.tokens.index_select(2, at)[:, :, 0]
             place = self.weights.positions.index_select(0, at)
-        x = (
-            F.embedding_bag(tokens + self.offsets, self.weights.embedding, mode="sum") + place
-        )  # (B, D)
-        for index, layer in enumerate(self.weights.layers):
-            y = _linear(_normed(x, layer.norms[0]), layer.qkv)
-            q, k, v = y.view(len(x), 3, self.heads, -1).unbind(1)  # (R, H, d)
-            remember = self._remember_blocks if isinstance(at, int) else self._remember
-            y = remember(q, k, v, state.keys[index], state.values[index], at, reach)
-            x = _linear(y, layer.out, x)
-            heard = self._hear(x[:clips], layer, state.texts, index)
-            if guidance_scale > 1:  # the half without text: here, and from here on its own
-                x = torch.cat([heard, x[-clips:]])
-            else:
-                x = heard
-            y = self.activation(_linear(_normed(x, layer.norms[2]), layer.fc1))
-            x = _linear(y, layer.fc2, x)
+            future = torch.zeros(1, reach, dtype=self.dtype, device=self.device)
+            later = torch.arange(reach, device=self.device) > at
+            future.masked_fill_(later, -torch.inf)
+        x = F.embedding_bag(tokens + self.offsets, self.weights.embedding, mode="sum")
+        x = x + place  # (B, D)
+        for layer, steps, texts in zip(self.weights.layers, state.steps, state.texts, strict=True):
+            y = _product(_normed(x, layer.norms[0]), layer.qkv)
+            y = y.view(len(x), 3, self.heads, -1)
+            steps.note(at, y[:, 1:])
+            _add_product(x, steps.attend(y[:, 0], reach, future), layer.out)
+            if len(x) < rows:  # the first layer: from here on the half without text is another
+                x = x.repeat(2, 1)
+            heard = x[:clips]
+            q = _product(_normed(heard, layer.norms[1]), layer.cross_q)
+            y = texts.attend(q.unflatten(1, (self.heads, -1)), reach_texts, state.silence)
+            _add_product(heard, y, layer.cross_out)
+            y = self.activation(_product(_normed(x, layer.norms[2]), layer.fc1))
+            _add_product(x, y, layer.fc2)
         x = _normed(x, self.weights.last_norm).float()
-        if guidance_scale > 1:  # the heads are linear: guidance before them is half the work
+        if rows > clips:  # the heads are linear: guidance before them is half the work
             given, null = x[:clips], x[clips:]
             x = (given - null).mul_(guidance_scale).add_(null)
-        return _linear(x, self.weights.heads)
-
-    def _hear(self, x: torch.Tensor, layer: Layer, texts: list[_Texts], index: int):
-        """Return x [B, D] after cross-attention: rows with text only."""
-        q = _linear(_normed(x, layer.norms[1]), layer.cross_q)
-        heard = [
-            self._attend(
-                q[text.clips].unflatten(1, (self.heads, -1)),
-                text.keys[index],
-                text.values[index],
-                text.mask,
-            )
-            for text in texts
-        ]
-        return _linear(heard[0] if len(heard) == 1 else torch.cat(heard), layer.cross_out, x)
-
-    def _remember(self, q, k, v, keys, values, at: torch.Tensor, reach: int) -> torch.Tensor:
-        """Note keys and values [R, H, d] of the step `at`; return what q hears up to it, [R, D]."""
-        keys.index_copy_(2, at, k[:, :, None].to(keys.dtype))
-        values.index_copy_(2, at, v[:, :, None].to(values.dtype))
-        known = torch.arange(reach, device=self.device) <= at  # broadcasts over rows, heads
-        return self._attend(q, keys[:, :, :reach], values[:, :, :reach], known)
-
-    def _remember_blocks(self, q, k, v, keys, values, at: int, reach: int) -> torch.Tensor:
-        """The same on a CPU, where the cache is in blocks [n, R, H, steps, d]."""
-        size = keys.shape[3]
-        block, row = divmod(at, size)
-        keys[block, :, :, row], values[block, :, :, row] = k, v
-        keys, values = keys[: block + 1].to(q.dtype), values[: block + 1].to(q.dtype)
-        scores = q[:, :, None] @ keys.transpose(3, 4)  # (n, R, H, 1, steps)
-        scores = scores[:, :, :, 0].permute(1, 2, 0, 3).flatten(2)  # (R, H, S)
-        scores[:, :, reach:] = -torch.inf
-        weights = scores.softmax(-1).unflatten(2, (block + 1, size)).permute(2, 0, 1, 3)
-        return (weights[:, :, :, None] @ values).sum(0).flatten(1)
-
-    def _attend(self, q, keys, values, mask) -> torch.Tensor:
-        """Return [R, D]: one query per row [R, H, d] over keys and values [R, H, N, d]."""
-        q, keys, values = q[:, :, None], keys.to(q.dtype), values.to(q.dtype)
-        if q.is_cuda:
-            y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=1.0)
-        else:  # the same in three products, half as long for a single query
-            y = (q @ keys.transpose(2, 3)).add_(mask).softmax(-1) @ values
-        return y.flatten(1)
+        return _product(x, self.weights.heads)
 
     def _replay(self, state: _State, steps: int, sampling: Sampling) -> None:
         """Run all steps as CUDA graphs, one for each bucket of lengths."""
@@ -406,10 +318,17 @@ def _normed(x: torch.Tensor, norm: tuple[torch.Tensor, torch.Tensor, float]) -> 
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def _linear(x: torch.Tensor, weight: torch.Tensor, residual: torch.Tensor | None = None):
-    """Return x [M, in] times weight [in, out], plus the residual [M, out]."""
-    short = _FEWEST_ROWS - len(x)
-    if short > 0 and not x.is_cuda:
-        more = None if residual is None else F.pad(residual, (0, 0, 0, short))
-        return _linear(F.pad(x, (0, 0, 0, short)), weight, more)[:-short]
-    return x @ weight if residual is None else torch.addmm(residual, x, weight)
+def _product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return x [M, in] times weight [in, out]."""
+    short = 0 if x.is_cuda else _FEWEST_ROWS - len(x)
+    return x @ weight if short <= 0 else (F.pad(x, (0, 0, 0, short)) @ weight)[:-short]
+
+
+def _add_product(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> None:
+    """Add to x [M, out] the product of y [M, in] and weight [in, out]."""
+    short = 0 if x.is_cuda else _FEWEST_ROWS - len(x)
+    if short <= 0:
+        x.addmm_(y, weight)
+    else:
+        more = F.pad(x, (0, 0, 0, short)).addmm_(F.pad(y, (0, 0, 0, short)), weight)
+        x.copy_(more[:-short])
