@@ -62,7 +62,7 @@ def draw_tokens(
     if sampling.temperature == 0:
         best, tokens = logits.max(dim=-1)
         return tokens, best.isfinite()
-    scores = logits / sampling.temperature
+    scores = logits if sampling.temperature == 1 else logits / sampling.temperature
     size = scores.shape[-1]
     if 0 < sampling.top_k < size:
         least = _least_of_top(scores, sampling.top_k)

@@ -48,6 +48,11 @@ class Blocks:
     def __init__(self, rows: int, heads: int, positions: int, depth: int, **options):
         """Make room for whole blocks; `options` are those of torch.zeros."""
         self.pair = torch.zeros(2, -(-positions // BLOCK), rows, heads, BLOCK, depth, **options)
+        flat = self.pair.flatten(1, 3)
+        self._first = [  # what is read of 1, 2, ... blocks: keys [n * R * H, d, BLOCK] and values
+            (flat[0, :pairs].transpose(1, 2), flat[1, :pairs])
+            for pairs in range(rows * heads, flat.shape[1] + 1, rows * heads)
+        ]
 
     def fill(self, pairs: torch.Tensor) -> None:
         """Note all positions: pairs [R, N, 2, H, d]; N is a multiple of BLOCK."""
@@ -61,11 +66,12 @@ class Blocks:
     def attend(self, q: torch.Tensor, reach: int, mask: torch.Tensor) -> torch.Tensor:
         """As of `Whole`, but the mask covers whole blocks: [R or 1, n * BLOCK]."""
         blocks, (rows, heads, depth) = -(-reach // BLOCK), q.shape
-        pairs = rows * heads
-        keys, values = self.pair[:, :blocks].to(q.dtype).flatten(1, 3)  # (n * R * H, BLOCK, d)
-        q = q.expand(blocks, -1, -1, -1).reshape(-1, 1, depth)
-        scores = torch.bmm(q, keys.transpose(1, 2)).view(blocks, pairs, BLOCK)
-        scores = scores.transpose(0, 1).reshape(rows, heads, -1)
-        weights = scores.add_(mask[:, None]).softmax(-1).view(pairs, blocks, BLOCK)
-        weights = weights.transpose(0, 1).reshape(-1, 1, BLOCK)
-        return torch.bmm(weights, values).view(blocks, rows, -1).sum(0)
+        keys, values = self._first[blocks - 1]
+        if keys.dtype != q.dtype:
+            keys, values = keys.to(q.dtype), values.to(q.dtype)
+        q = q.expand(blocks, rows, heads, depth).reshape(-1, 1, depth)
+        scores = torch.bmm(q, keys).view(blocks, -1, BLOCK).transpose(0, 1)
+        scores = scores.reshape(rows, heads, blocks * BLOCK).add_(mask[:, None])
+        weights = scores.softmax(-1).view(-1, blocks, BLOCK).transpose(0, 1)
+        heard = torch.bmm(weights.reshape(-1, 1, BLOCK), values)  # (n * R * H, 1, d)
+        return heard.view(blocks, rows, -1).sum(0)

@@ -170,8 +170,10 @@ class Engine:
         rows = 2 * clips if sampling.guidance_scale > 1 else clips
         states, heard = self._read(prompts)
         key = (clips, steps, sampling, heard.shape)
-        if self._kept and self._kept[0] == key:  # GPU: the graphs know these addresses
+        if self._kept and self._kept[0] == key:  # a GPU's graphs know these addresses
             state = self._kept[1]
+            for cache in state.steps:  # what is masked is multiplied by zero: no old NaN
+                cache.pair.zero_()
         else:
             self._kept = None  # before the next cache is allocated
             state = _State(
@@ -188,8 +190,7 @@ class Engine:
                 silence=torch.empty(heard.shape, dtype=self.dtype, device=self.device),
                 position=torch.zeros(1, dtype=torch.long, device=self.device),
             )
-            if self.device.type == "cuda":
-                self._kept = key, state
+            self._kept = key, state
         for cache, layer in zip(state.texts, self.weights.layers, strict=True):
             cache.fill((states @ layer.cross_kv).unflatten(2, (2, self.heads, -1)))
         state.silence.zero_().masked_fill_(~heard, -torch.inf)
