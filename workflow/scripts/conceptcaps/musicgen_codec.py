@@ -68,7 +68,8 @@ def _elu(x: torch.Tensor) -> torch.Tensor:
 
     torch's exp2 takes a third of the time of its exp, and its elu, made of expm1, still more.
     """
-    return torch.maximum(x, x.clamp(max=0).mul_(_LOG2_E).exp2_().sub_(1))
+    y = x.clamp(max=0).mul_(_LOG2_E).exp2_().sub_(1)
+    return torch.maximum(x, y, out=y)
 
 
 def _convolution(layer: EncodecConv1d) -> Layer:

@@ -274,7 +274,7 @@ class Engine:
             steps.note(at, y[:, 1:])
             _add_product(x, steps.attend(y[:, 0], reach, future), layer.out)
             if len(x) < rows:  # the first layer: from here on the half without text is another
-                x = x.repeat(2, 1)
+                x = torch.cat([x, x])
             heard = x[:clips]
             q = _product(_normed(heard, layer.norms[1]), layer.cross_q)
             y = texts.attend(q.unflatten(1, (self.heads, -1)), reach_texts, state.silence)
