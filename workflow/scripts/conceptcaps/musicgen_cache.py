@@ -48,6 +48,7 @@ class Blocks:
     def __init__(self, rows: int, heads: int, positions: int, depth: int, **options):
         """Make room for whole blocks; `options` are those of torch.zeros."""
         self.pair = torch.zeros(2, -(-positions // BLOCK), rows, heads, BLOCK, depth, **options)
+        self._places = self.pair.permute(1, 4, 0, 2, 3, 5)  # (n, BLOCK, 2, R, H, d)
         flat = self.pair.flatten(1, 3)
         self._first = [  # what is read of 1, 2, ... blocks: keys [n * R * H, d, BLOCK] and values
             (flat[0, :pairs].transpose(1, 2), flat[1, :pairs])
@@ -61,7 +62,7 @@ class Blocks:
     def note(self, at: int, pairs: torch.Tensor) -> None:
         """Note one position: pairs [R, 2, H, d]."""
         block, row = divmod(at, BLOCK)
-        self.pair[:, block, :, :, row] = pairs.transpose(0, 1)
+        self._places[block, row].copy_(pairs.transpose(0, 1))
 
     def attend(self, q: torch.Tensor, reach: int, mask: torch.Tensor) -> torch.Tensor:
         """As of `Whole`, but the mask covers whole blocks: [R or 1, n * BLOCK]."""

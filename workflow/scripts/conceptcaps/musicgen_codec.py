@@ -51,7 +51,7 @@ class Decoder:
 
 def _prepared(layer: nn.Module) -> Layer:
     if isinstance(layer, EncodecConv1d):
-        return _convolution(layer)
+        return _Convolution(layer)
     if isinstance(layer, EncodecConvTranspose1d):
         return _upsampling(layer)
     if isinstance(layer, EncodecResnetBlock):
@@ -72,36 +72,39 @@ def _elu(x: torch.Tensor) -> torch.Tensor:
     return torch.maximum(x, y, out=y)
 
 
-def _convolution(layer: EncodecConv1d) -> Layer:
-    conv = layer.conv
-    taps = conv.weight.detach().permute(2, 0, 1).contiguous()  # (k, out, in)
-    bias, dilation = conv.bias.detach()[:, None], conv.dilation[0]
-    total = (len(taps) - 1) * dilation
-    right = 0 if layer.causal else total // 2
-    pads, mode = (total - right, right), layer.pad_mode
-    reflects = mode == "reflect"
+class _Convolution:
+    """A convolution of stride 1, its taps as matrices."""
 
-    def convolve(x: torch.Tensor) -> torch.Tensor:
+    def __init__(self, layer: EncodecConv1d):
+        conv = layer.conv
+        self.taps = conv.weight.detach().permute(2, 0, 1).contiguous()  # (k, out, in)
+        self.bias, self.dilation = conv.bias.detach()[:, None], conv.dilation[0]
+        total = (len(self.taps) - 1) * self.dilation
+        right = 0 if layer.causal else total // 2
+        self.pads, self.pad, self.mode = (total - right, right), layer._pad1d, layer.pad_mode
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return self.add(x, self.bias.expand(-1, x.shape[1]).contiguous())
+
+    def add(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """Add to y [C', L] the convolution of x [C, L], without the bias."""
         length = x.shape[1]
-        if total:
-            x = _padded(x, *pads) if reflects and length > total else layer._pad1d(x, pads, mode)
-        y = torch.addmm(bias, taps[0], x[:, :length])
-        for tap in range(1, len(taps)):
-            start = tap * dilation
-            y.addmm_(taps[tap], x[:, start : start + length])
+        if any(self.pads):
+            x = self._padded(x)
+        for tap, weight in enumerate(self.taps):
+            start = tap * self.dilation
+            y.addmm_(weight, x[:, start : start + length])
         return y
 
-    return convolve
-
-
-def _padded(x: torch.Tensor, left: int, right: int) -> torch.Tensor:
-    """Return x [C, L] with its ends reflected; torch's own takes ten times as long."""
-    channels, length = x.shape
-    y = x.new_empty(channels, left + length + right)
-    y[:, left : left + length] = x
-    y[:, :left] = x[:, 1 : 1 + left].flip(1)
-    y[:, left + length :] = x[:, length - 1 - right : length - 1].flip(1)
-    return y
+    def _padded(self, x: torch.Tensor) -> torch.Tensor:
+        (left, right), length = self.pads, x.shape[1]
+        if self.mode != "reflect" or length <= left + right:
+            return self.pad(x, self.pads, self.mode)
+        y = x.new_empty(len(x), left + length + right)  # torch's own takes ten times as long
+        y[:, left : left + length] = x
+        y[:, :left] = x[:, 1 : 1 + left].flip(1)
+        y[:, left + length :] = x[:, length - 1 - right : length - 1].flip(1)
+        return y
 
 
 def _upsampling(layer: EncodecConvTranspose1d) -> Layer:
@@ -121,14 +124,15 @@ def _upsampling(layer: EncodecConvTranspose1d) -> Layer:
 
 def _residual(layer: EncodecResnetBlock) -> Layer:
     block = [_prepared(part) for part in layer.block]
-    shortcut = (
-        _convolution(layer.shortcut) if isinstance(layer.shortcut, EncodecConv1d) else nn.Identity()
-    )
+    shortcut = None
+    if isinstance(layer.shortcut, EncodecConv1d):
+        shortcut = _Convolution(layer.shortcut)
+        block[-1].bias = block[-1].bias + shortcut.bias
 
     def add(x: torch.Tensor) -> torch.Tensor:
         y = x
         for part in block:
             y = part(y)
-        return y.add_(shortcut(x))
+        return y.add_(x) if shortcut is None else shortcut.add(x, y)
 
     return add

@@ -37,7 +37,7 @@ class _State:
 
     tokens: torch.Tensor  # [B, K, S + 1]; column 0 is the start token
     uniforms: torch.Tensor  # [S, B * K]
-    broken: torch.Tensor  # [B]: first step with logits that are not finite, -1 for none
+    finite: torch.Tensor  # [S, B]: whether all logits of a step were
     steps: list[Whole | Blocks]  # per layer, of R rows; B in the first, where halves are the same
     texts: list[Whole | Blocks]  # per layer, of B rows and N positions
     silence: torch.Tensor  # [B, N]: -inf behind the end of a text, else zero
@@ -141,7 +141,8 @@ class Engine:
                 self._step(state, at, at + 1, sampling)
         lags = [book // self.channels for book in range(rows)]
         codes = [state.tokens[:, k, lag + 1 : lag + 1 + frames] for k, lag in enumerate(lags)]
-        return torch.stack(codes, dim=1), state.broken.clone()
+        broken = (~state.finite).int().max(dim=0)  # the first of equals
+        return torch.stack(codes, dim=1), broken.indices.where(broken.values > 0, -1)
 
     def forget(self) -> None:
         """Give the last batch's cache and graphs back."""
@@ -183,7 +184,7 @@ class Engine:
                 uniforms=torch.empty(
                     steps, clips * self.codebooks, dtype=torch.float64, device=self.device
                 ),
-                broken=torch.empty(clips, dtype=torch.long, device=self.device),
+                finite=torch.empty(steps, clips, dtype=torch.bool, device=self.device),
                 steps=[self._cache(clips, steps, self.cache_dtype)]
                 + [self._cache(rows, steps, self.cache_dtype) for _ in self.weights.layers[1:]],
                 texts=[self._cache(clips, heard.shape[1], self.dtype) for _ in self.weights.layers],
@@ -196,7 +197,6 @@ class Engine:
         state.silence.zero_().masked_fill_(~heard, -torch.inf)
         state.tokens.fill_(self.start)
         state.uniforms.copy_(torch.from_numpy(numbers.reshape(steps, -1)))
-        state.broken.fill_(-1)
         state.position.zero_()
         return state
 
@@ -245,12 +245,13 @@ class Engine:
             first, last = max(0, at - frames + 1), min(at, self.delay)  # books that have a token
             books = slice(first * self.channels, (last + 1) * self.channels)
             state.tokens[:, books, at + 1] = drawn[:, books]
+            state.finite[at] = finite
         else:
             lags = torch.arange(self.codebooks, device=self.device) // self.channels
             through = (at >= lags) & (at < lags + frames)
             drawn = torch.where(through, drawn, self.start)
             state.tokens.index_copy_(2, at + 1, drawn[:, :, None])
-        state.broken.copy_(torch.where((state.broken < 0) & ~finite, at, state.broken))
+            state.finite.index_copy_(0, at, finite[None])
 
     def _logits(self, state: _State, at, reach: int, guidance_scale: float) -> torch.Tensor:
         """Return logits [B, K * V] float32 of the step `at`, guided."""
@@ -305,7 +306,6 @@ class Engine:
                 self._step(state, state.position, reach, sampling)
             torch.cuda.current_stream().wait_stream(first)
             state.tokens.fill_(self.start)
-            state.broken.fill_(-1)
         pool = others[0].pool() if others else None
         # another thread may be decoding: its calls must not end this capture
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
