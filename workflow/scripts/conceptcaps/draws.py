@@ -64,18 +64,19 @@ def draw_tokens(
         return tokens, best.isfinite()
     scores = logits if sampling.temperature == 1 else logits / sampling.temperature
     size = scores.shape[-1]
+    weights = scores.softmax(dim=-1)
     if 0 < sampling.top_k < size:
-        least = _least_of_top(scores, sampling.top_k)
-        scores = torch.where(scores < least, -torch.inf, scores)
+        weights = weights * (scores >= _least_of_top(scores, sampling.top_k))
     if sampling.top_p < 1:
-        ordered, order = scores.sort(dim=-1)
-        drop = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - sampling.top_p
+        ordered, order = weights.sort(dim=-1)
+        mass = ordered.cumsum(dim=-1)
+        drop = mass <= (1 - sampling.top_p) * mass[:, -1:]
         drop[:, -1] = False
-        scores = scores.masked_fill(drop.scatter(-1, order, drop), -torch.inf)
-    cumulated = scores.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+        weights = weights.masked_fill(drop.scatter(-1, order, drop), 0)
+    cumulated = weights.cumsum(dim=-1, dtype=torch.float64)
     total = cumulated[:, -1:]
-    tokens = (cumulated <= uniform[:, None] * total).sum(dim=-1)
-    return tokens, total[:, 0].isfinite()
+    tokens = torch.searchsorted(cumulated, uniform[:, None] * total, right=True)[:, 0]
+    return tokens.clamp_(max=size - 1), total[:, 0] == total[:, 0]  # NaN is not itself
 
 
 def _least_of_top(scores: torch.Tensor, k: int) -> torch.Tensor:
