@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from conceptcaps.draws import Sampling, draw_tokens, philox4x32, uniforms
+from conceptcaps.musicgen_cache import Whole
 from conceptcaps.musicgen_engine import Engine
 
 LENGTHS = (3, 21, 9, 40, 1, 16)  # tokens of the prompts: within and beyond a bucket
@@ -199,6 +200,40 @@ def test_broken_logits_name_clip_and_step(tiny):
     assert torch.equal(codes[good], whole[good])
 
 
+@torch.inference_mode()
+def test_what_a_batch_left_in_the_cache_does_not_reach_the_next(tiny):
+    engine, sampling = Engine(tiny), SAMPLED
+    fresh, _ = engine.compose(prompts(), range(6), frames=12, sampling=sampling)
+    for cache in engine._kept[1].steps:
+        cache.pair.fill_(torch.nan)  # zero times this is not zero
+    again, broken = engine.compose(prompts(), range(6), frames=12, sampling=sampling)
+    assert torch.equal(again, fresh)
+    assert broken.tolist() == [-1] * 6
+
+
+def test_the_step_that_a_graph_replays_draws_the_same_tokens(model):
+    """A GPU's step, its place a tensor and its cache whole, here on a CPU."""
+    engine, texts, frames = Engine(model), prompts(), 80  # two buckets
+    engine.compose(texts, range(6), frames=frames, sampling=SAMPLED)
+    expected = engine._kept[1].tokens
+    depth, steps = engine.width // engine.heads, frames + engine.delay
+    engine._kept = None
+    engine._cache = lambda rows, positions, dtype: Whole(
+        rows, engine.heads, positions, depth, dtype=dtype
+    )
+    numbers = uniforms(list(range(6)), steps=steps, rows=engine.codebooks)
+    with torch.inference_mode():
+        state = engine._begin(texts, numbers, SAMPLED)
+        for at in range(steps):
+            engine._step(state, state.position, min((at // 64 + 1) * 64, steps), SAMPLED)
+            state.position.add_(1)
+    lags = [book // engine.channels for book in range(engine.codebooks)]
+    for book, lag in enumerate(lags):
+        kept = slice(lag + 1, lag + 1 + frames)
+        assert torch.equal(state.tokens[:, book, kept], expected[:, book, kept])
+    assert state.finite.all()
+
+
 def test_a_float8_cache_changes_little(tiny):
     texts, sampling = prompts(), Sampling(guidance_scale=3.3, temperature=0)
     _, _, exact = scores_of(Engine(tiny), texts, frames=10, sampling=sampling)
@@ -268,15 +303,18 @@ def test_uniforms_depend_on_seed_step_and_row_only():
 
 def test_the_engine_imports_torch_transformers_and_numpy_only():
     package = Path(__file__).resolve().parent.parent / "workflow/scripts/conceptcaps"
-    engine = {"musicgen_engine", "musicgen_weights", "musicgen_codec", "musicgen_cache", "draws"}
-    imported = set()
-    for name in engine:
-        for node in ast.walk(ast.parse((package / f"{name}.py").read_text())):
-            if isinstance(node, ast.ImportFrom):
-                imported.add(node.module)
+    own, others = ["musicgen_engine"], set()
+    for module in own:  # grows
+        found = []
+        for node in ast.walk(ast.parse((package / f"{module}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "conceptcaps":
+                found += [f"conceptcaps.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                found.append(node.module)
             elif isinstance(node, ast.Import):
-                imported.update(alias.name for alias in node.names)
-    own = {name for name in imported if name.startswith("conceptcaps")}
-    assert own <= {f"conceptcaps.{name}" for name in engine}
-    others = {name.split(".")[0] for name in imported - own} - sys.stdlib_module_names
-    assert others == {"torch", "transformers", "numpy"}
+                found += [alias.name for alias in node.names]
+        ours = {name.split(".")[1] for name in found if name.startswith("conceptcaps.")}
+        own += sorted(ours - set(own))
+        others.update(name.split(".")[0] for name in found)
+    assert {"musicgen_cache", "musicgen_codec", "musicgen_weights", "draws"} < set(own)
+    assert others - sys.stdlib_module_names - {"conceptcaps"} == {"torch", "transformers", "numpy"}

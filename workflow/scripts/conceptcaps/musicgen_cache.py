@@ -3,6 +3,8 @@
 import torch
 import torch.nn.functional as F
 
+from conceptcaps import hugepages
+
 BLOCK = 16  # positions; a multiple of what a vector register holds
 
 
@@ -45,9 +47,12 @@ class Blocks:
     result does not depend on the others, bit by bit.
     """
 
-    def __init__(self, rows: int, heads: int, positions: int, depth: int, **options):
-        """Make room for whole blocks; `options` are those of torch.zeros."""
-        self.pair = torch.zeros(2, -(-positions // BLOCK), rows, heads, BLOCK, depth, **options)
+    def __init__(
+        self, rows: int, heads: int, positions: int, depth: int, *, dtype: torch.dtype, **_
+    ):
+        """Make room for whole blocks."""
+        blocks = -(-positions // BLOCK)
+        self.pair = hugepages.zeros(2, blocks, rows, heads, BLOCK, depth, dtype=dtype)
         self._places = self.pair.permute(1, 4, 0, 2, 3, 5)  # (n, BLOCK, 2, R, H, d)
         flat = self.pair.flatten(1, 3)
         self._first = [  # what is read of 1, 2, ... blocks: keys [n * R * H, d, BLOCK] and values

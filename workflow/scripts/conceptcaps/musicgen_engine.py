@@ -4,8 +4,9 @@ What is sampled is what `MusicgenForConditionalGeneration.generate` samples; wha
 work. Query, key and value are one product; keys and values lie in one preallocated cache of which
 only the length reached is read; those of the text are computed once; the half without text skips
 cross-attention, which adds exactly zero there (its text states are zeros and MusicGen's projections
-have no bias); both halves of the guidance are one batch; delays and sampling stay on the device.
-With `draws` and `musicgen_weights` it imports torch, transformers and numpy only.
+have no bias); both halves of the guidance are one batch, and one and the same up to the first
+layer's cross-attention; guidance comes before the heads, which are linear; delays and sampling stay
+on the device. With the modules that it imports it needs torch, transformers and numpy only.
 
 **Source:** Copet et al. 2023, "Simple and Controllable Music Generation" (section 2.2: delays).
 **Differs:** random numbers come from Philox keyed by (clip seed, step, codebook) and invert the

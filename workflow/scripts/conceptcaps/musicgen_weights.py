@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from transformers import MusicgenForConditionalGeneration
 
+from conceptcaps import hugepages
+
 Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight, bias, epsilon
 
 
@@ -47,9 +49,13 @@ def pack(
         return torch.cat([weight.detach().to(device, dtype) for weight in weights])
 
     def joined(*weights: torch.Tensor, dtype: torch.dtype = dtype) -> torch.Tensor:
-        weight = packed(*weights, dtype=dtype).t()
-        # a CPU's products read rows of it faster than columns
-        return weight.contiguous() if device.type == "cpu" else weight
+        return packed(*weights, dtype=dtype).t()
+
+    def placed(**matrices: torch.Tensor) -> dict[str, torch.Tensor]:
+        """On a CPU, whose products read a weight's rows faster than its columns, lay them out."""
+        if device.type != "cpu":
+            return matrices
+        return dict(zip(matrices, hugepages.gather(list(matrices.values())), strict=True))
 
     def norm(module: torch.nn.LayerNorm) -> Norm:
         return packed(module.weight), packed(module.bias), module.eps
@@ -65,13 +71,15 @@ def pack(
                 norm(module.encoder_attn_layer_norm),
                 norm(module.final_layer_norm),
             ],
-            qkv=joined(query(own), *map(_weight, (own.k_proj, own.v_proj))),
-            out=joined(_weight(own.out_proj)),
-            cross_q=joined(query(text)),
-            cross_kv=joined(*map(_weight, (text.k_proj, text.v_proj))),
-            cross_out=joined(_weight(text.out_proj)),
-            fc1=joined(_weight(module.fc1)),
-            fc2=joined(_weight(module.fc2)),
+            **placed(
+                qkv=joined(query(own), *map(_weight, (own.k_proj, own.v_proj))),
+                out=joined(_weight(own.out_proj)),
+                cross_q=joined(query(text)),
+                cross_kv=joined(*map(_weight, (text.k_proj, text.v_proj))),
+                cross_out=joined(_weight(text.out_proj)),
+                fc1=joined(_weight(module.fc1)),
+                fc2=joined(_weight(module.fc2)),
+            ),
         )
 
     decoder = model.decoder.model.decoder
@@ -80,7 +88,7 @@ def pack(
         positions=packed(decoder.embed_positions.weights),
         layers=[layer(module) for module in decoder.layers],
         last_norm=norm(decoder.layer_norm),
-        heads=joined(*map(_weight, model.decoder.lm_heads), dtype=torch.float32),
+        **placed(heads=joined(*map(_weight, model.decoder.lm_heads), dtype=torch.float32)),
     )
 
 
