@@ -203,8 +203,8 @@ def test_not_a_number_names_clip_and_step(tmp_path, spec, monkeypatch):
     engine = musicgen.Engine
     logits = engine._logits
 
-    def broken(self, state, at, reach):
-        out = logits(self, state, at, reach)
+    def broken(self, state, at, *args):
+        out = logits(self, state, at, *args)
         if at == 7 and not getattr(self, "broke", False):
             self.broke = True
             out[1] = torch.nan
