@@ -7,6 +7,8 @@ from transformers import MusicgenForConditionalGeneration
 
 from conceptcaps import hugepages
 
+# bytes: weights from memory, not from the processor's cache, are read faster by columns
+_SMALL = 2**20
 Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight, bias, epsilon
 
 
@@ -52,10 +54,12 @@ def pack(
         return packed(*weights, dtype=dtype).t()
 
     def placed(**matrices: torch.Tensor) -> dict[str, torch.Tensor]:
-        """On a CPU, whose products read a weight's rows faster than its columns, lay them out."""
+        """On a CPU lay weights out together: small ones by rows, which its products read faster."""
         if device.type != "cpu":
             return matrices
-        return dict(zip(matrices, hugepages.gather(list(matrices.values())), strict=True))
+        small = max(matrix.nbytes for matrix in matrices.values()) <= _SMALL
+        laid = hugepages.gather([m if small else m.t() for m in matrices.values()])
+        return {name: m if small else m.t() for name, m in zip(matrices, laid, strict=True)}
 
     def norm(module: torch.nn.LayerNorm) -> Norm:
         return packed(module.weight), packed(module.bias), module.eps
