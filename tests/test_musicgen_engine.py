@@ -16,6 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from conceptcaps import musicgen_weights
 from conceptcaps.draws import Sampling, draw_tokens, philox4x32, uniforms
 from conceptcaps.musicgen_cache import Whole
 from conceptcaps.musicgen_engine import Engine
@@ -156,6 +157,19 @@ def test_a_shorter_clip_is_the_beginning_of_a_longer_one(tiny):
     long, _ = engine.compose(prompts(), range(6), frames=40, sampling=SAMPLED)
     short, _ = engine.compose(prompts(), range(6), frames=25, sampling=SAMPLED)
     assert torch.equal(short[:, :, :22], long[:, :, :22])  # then the first books have ended
+
+
+def test_large_weights_stay_by_columns_and_keep_a_clip_bitwise(tiny, monkeypatch):
+    rows = Engine(tiny).weights.layers[0].fc1
+    monkeypatch.setattr(musicgen_weights, "_SMALL", 0)
+    engine, texts = Engine(tiny), prompts()
+    columns = engine.weights.layers[0].fc1
+    assert torch.equal(rows, columns)
+    assert rows.is_contiguous() and columns.t().is_contiguous()
+    whole, _ = engine.compose(texts, range(6), frames=40, sampling=SAMPLED)
+    for i in (0, 4):
+        alone, _ = engine.compose([texts[i]], [i], frames=40, sampling=SAMPLED)
+        assert torch.equal(alone[0], whole[i])
 
 
 def test_cross_attention_without_text_adds_exactly_zero(model):

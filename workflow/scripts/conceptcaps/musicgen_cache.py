@@ -11,9 +11,9 @@ BLOCK = 16  # positions; a multiple of what a vector register holds
 class Whole:
     """For a GPU: keys and values [2, R, H, N, d] of R rows, H heads and N positions of width d."""
 
-    def __init__(self, rows: int, heads: int, positions: int, depth: int, **options):
-        """Make room; `options` are those of torch.zeros."""
-        self.pair = torch.zeros(2, rows, heads, positions, depth, **options)
+    def __init__(self, rows: int, heads: int, positions: int, depth: int, *, dtype, device="cpu"):
+        """Make room, all zeros."""
+        self.pair = torch.zeros(2, rows, heads, positions, depth, dtype=dtype, device=device)
 
     def fill(self, pairs: torch.Tensor) -> None:
         """Note all positions: pairs [R, N, 2, H, d] of keys and values."""
@@ -47,10 +47,8 @@ class Blocks:
     result does not depend on the others, bit by bit.
     """
 
-    def __init__(
-        self, rows: int, heads: int, positions: int, depth: int, *, dtype: torch.dtype, **_
-    ):
-        """Make room for whole blocks."""
+    def __init__(self, rows: int, heads: int, positions: int, depth: int, *, dtype):
+        """Make room for whole blocks, all zeros."""
         blocks = -(-positions // BLOCK)
         self.pair = hugepages.zeros(2, blocks, rows, heads, BLOCK, depth, dtype=dtype)
         self._places = self.pair.permute(1, 4, 0, 2, 3, 5)  # (n, BLOCK, 2, R, H, d)

@@ -202,9 +202,10 @@ class Engine:
         return state
 
     def _cache(self, rows: int, positions: int, dtype: torch.dtype) -> Whole | Blocks:
-        kind = Whole if self.device.type == "cuda" else Blocks
-        depth = self.width // self.heads
-        return kind(rows, self.heads, positions, depth, dtype=dtype, device=self.device)
+        shape = rows, self.heads, positions, self.width // self.heads
+        if self.device.type == "cuda":
+            return Whole(*shape, dtype=dtype, device=self.device)
+        return Blocks(*shape, dtype=dtype)
 
     def _read(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states of the texts [B, N, D], zero behind their ends, and where they are."""
