@@ -1,4 +1,4 @@
-"""The two caches hear the same; what is masked changes no bit; huge pages are ordinary memory."""
+"""The caches hear the same; what is masked changes no bit; huge pages are ordinary memory."""
 
 import gc
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conceptcaps import hugepages
-from conceptcaps.musicgen_cache import BLOCK, Blocks, Whole
+from conceptcaps.musicgen_cache import Dense, Whole, growing, room
 
 ROWS, HEADS, DEPTH = 3, 2, 8
 
@@ -23,64 +23,84 @@ def query() -> torch.Tensor:
 def heard_by_hand(noted: torch.Tensor, silent: torch.Tensor) -> torch.Tensor:
     """Attention written out in float64: noted [R, N, 2, H, d], silent [R, N] bool."""
     keys, values = noted.double().unbind(2)
-    scores = torch.einsum("rhd,rnhd->rhn", query().double(), keys)
+    scores = torch.einsum("rhd,rnhd->rhn", query().double(), keys) / DEPTH**0.5
     weights = scores.masked_fill(silent[:, None], -torch.inf).softmax(-1)
     return torch.einsum("rhn,rnhd->rhd", weights, values).flatten(1).float()
 
 
-def future(kind, reach: int) -> torch.Tensor:
-    mask = torch.zeros(1, reach if kind is Whole else -(-reach // BLOCK) * BLOCK)
-    mask[:, reach:] = -torch.inf
-    return mask
+def heard(cache, silent: torch.Tensor) -> torch.Tensor:
+    return cache.attend(query(), cache.mask(silent, torch.float32))
 
 
-@pytest.mark.parametrize("kind", [Whole, Blocks])
+@pytest.mark.parametrize("kind", ["whole", "growing"])
 def test_steps_are_heard_up_to_the_last_one_noted(kind):
     noted = pairs(40)
-    cache = kind(ROWS, HEADS, 40, DEPTH, dtype=torch.float32)
+    if kind == "whole":
+        layers = [Whole(ROWS, HEADS, 40, DEPTH, dtype=torch.float32) for _ in range(2)]
+    else:
+        layers = growing([ROWS, ROWS], HEADS, 40, DEPTH, dtype=torch.float32)
     for at in range(40):
-        place = torch.tensor([at]) if kind is Whole else at
-        cache.note(place, noted[:, at])
-        if at + 1 in (1, 2, 15, 16, 17, 32, 33, 40):
-            expected = heard_by_hand(noted[:, : at + 1], torch.zeros(ROWS, at + 1).bool())
-            torch.testing.assert_close(
-                cache.attend(query(), at + 1, future(kind, at + 1)), expected
-            )
+        place, reach = (torch.tensor([at]), 40) if kind == "whole" else (at, room(at + 1, DEPTH))
+        for sign, cache in zip((1, -1), layers, strict=True):
+            cache.note(place, sign * noted[:, at])
+        silent = torch.zeros(ROWS, at + 1).bool()
+        later = torch.arange(reach)[None] > at
+        for sign, cache in zip((1, -1), layers, strict=True):
+            expected = heard_by_hand(sign * noted[:, : at + 1], silent)
+            torch.testing.assert_close(heard(cache, later), expected)
 
 
-@pytest.mark.parametrize("kind", [Whole, Blocks])
+def test_layers_grow_into_each_others_memory_and_keep_their_own():
+    """The first layer has fewer rows: half a batch, until it hears the text."""
+    layers = growing([1, ROWS, ROWS], HEADS, 50, DEPTH, dtype=torch.float32)
+    for at in range(50):
+        for i, cache in enumerate(layers):
+            cache.note(at, torch.full((cache.rows, 2, HEADS, DEPTH), 100.0 * i + at))
+    for i, cache in enumerate(layers):
+        assert cache.pair.shape == (2, cache.rows * HEADS, 64, DEPTH)
+        expected = 100.0 * i + torch.arange(50.0)
+        assert torch.equal(
+            cache.pair[:, :, :50], expected[:, None].expand_as(cache.pair[:, :, :50])
+        )
+        assert not cache.pair[:, :, 50:].any()
+    assert len({cache.memory.data_ptr() for cache in layers}) == 3
+
+
+@pytest.mark.parametrize("kind", [Whole, Dense])
 def test_texts_are_heard_up_to_their_ends(kind):
     noted, lengths = pairs(48), torch.tensor([5, 48, 17])
     cache = kind(ROWS, HEADS, 48, DEPTH, dtype=torch.float32)
     cache.fill(noted)
     silent = torch.arange(48) >= lengths[:, None]
-    mask = torch.zeros(ROWS, 48).masked_fill_(silent, -torch.inf)
-    expected = heard_by_hand(noted, silent)
-    torch.testing.assert_close(cache.attend(query(), 48, mask), expected)
+    torch.testing.assert_close(heard(cache, silent), heard_by_hand(noted, silent))
 
 
-@pytest.mark.parametrize("positions", [32, 48, 160])
-def test_a_longer_neighbour_changes_no_bit(positions):
-    """A text of 16 positions, alone and padded to the length of another."""
-    noted = pairs(positions)
-    noted[:, BLOCK:] = 0
-    short = Blocks(ROWS, HEADS, BLOCK, DEPTH, dtype=torch.float32)
-    long = Blocks(ROWS, HEADS, positions, DEPTH, dtype=torch.float32)
-    short.fill(noted[:, :BLOCK])
-    long.fill(noted)
-    mask = torch.zeros(ROWS, positions)
-    mask[:, 11:] = -torch.inf
-    alone = short.attend(query(), BLOCK, mask[:, :BLOCK])
-    assert torch.equal(long.attend(query(), positions, mask), alone)
+@pytest.mark.parametrize("depth", [4, 8, 16, 32, 64])
+@pytest.mark.parametrize("length", [11, 27])
+def test_a_longer_neighbour_changes_no_bit(length, depth):
+    """A text alone, and padded to the length of another."""
+    generator = torch.Generator().manual_seed(depth)
+    noted = torch.randn(ROWS, 512, 2, HEADS, depth, generator=generator)
+    noted[:, length:] = 0
+    q = torch.randn(ROWS, HEADS, depth, generator=generator)
+    heard = []
+    for longest in (length, 40, 64, 70, 160, 500):
+        positions = room(longest, depth)
+        cache = Dense(ROWS, HEADS, positions, depth, dtype=torch.float32)
+        cache.fill(noted[:, :positions])
+        silent = (torch.arange(positions) >= length).expand(ROWS, -1)
+        heard.append(cache.attend(q, cache.mask(silent, torch.float32)))
+    assert all(torch.equal(other, heard[0]) for other in heard)
 
 
 def test_a_coarser_cache_is_read_in_the_precision_of_the_query():
-    noted = pairs(BLOCK)
-    cache = Blocks(ROWS, HEADS, BLOCK, DEPTH, dtype=torch.float8_e4m3fn)
-    cache.fill(noted)
-    heard = cache.attend(query(), BLOCK, torch.zeros(1, BLOCK))
-    expected = heard_by_hand(noted.to(torch.float8_e4m3fn), torch.zeros(ROWS, BLOCK).bool())
-    torch.testing.assert_close(heard, expected)
+    noted = pairs(16)
+    (cache,) = growing([ROWS], HEADS, 16, DEPTH, dtype=torch.float8_e4m3fn)
+    for at in range(16):
+        cache.note(at, noted[:, at])
+    expected = heard_by_hand(noted.to(torch.float8_e4m3fn), torch.zeros(ROWS, 16).bool())
+    later = torch.arange(room(16, DEPTH))[None] > 15
+    torch.testing.assert_close(heard(cache, later), expected)
 
 
 def test_memory_on_huge_pages_is_zero_aligned_and_stays_as_long_as_a_view():
@@ -90,12 +110,3 @@ def test_memory_on_huge_pages_is_zero_aligned_and_stays_as_long_as_a_view():
     assert torch.equal(view, torch.zeros(2, 5))
     view += 1
     assert view.sum() == 10
-
-
-def test_gathered_tensors_are_contiguous_neighbours():
-    tensors = [torch.randn(4, 3).t(), torch.randn(2, 5)]
-    first, second = hugepages.gather(tensors)
-    assert torch.equal(first, tensors[0])
-    assert torch.equal(second, tensors[1])
-    assert first.is_contiguous()
-    assert second.data_ptr() == first.data_ptr() + first.nbytes

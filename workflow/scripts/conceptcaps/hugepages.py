@@ -19,12 +19,3 @@ def zeros(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     room = torch.frombuffer(memory, dtype=torch.uint8)
     start = -room.data_ptr() % _HUGE
     return room[start : start + size].view(dtype).view(shape)
-
-
-def gather(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Return contiguous copies of tensors of one dtype that lie one behind the other."""
-    sizes = [tensor.numel() for tensor in tensors]
-    parts = zeros(sum(sizes), dtype=tensors[0].dtype).split(sizes)
-    return [
-        part.view(tensor.shape).copy_(tensor) for part, tensor in zip(parts, tensors, strict=True)
-    ]

@@ -11,6 +11,7 @@ cache, and its wave does not depend on its neighbours.
 import math
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -23,6 +24,7 @@ from transformers.models.encodec.modeling_encodec import (
 )
 
 _LOG2_E = math.log2(math.e)
+_FEW = 32  # channels
 
 Layer = Callable[[torch.Tensor], torch.Tensor]  # [C, L] to [C', L']
 
@@ -115,11 +117,17 @@ def _upsampling(layer: EncodecConvTranspose1d) -> Layer:
     right = math.ceil(stride * layer.trim_right_ratio) if layer.causal else stride // 2
 
     def upsample(x: torch.Tensor) -> torch.Tensor:
-        x = F.pad(x.t(), (0, 0, 1, 1))  # (1 + L + 1, in): rows come out in order of time
+        x = F.pad(x, (1, 1)).t()  # (1 + L + 1, in): rows come out in order of time
         y = torch.addmm(bias, x[1:], own).addmm_(x[:-1], last).view(-1, conv.out_channels)
-        return y[stride - right : len(y) - right].t().contiguous()
+        return _transposed(y[stride - right : len(y) - right])
 
     return upsample
+
+
+def _transposed(x: torch.Tensor) -> torch.Tensor:
+    if x.shape[1] < _FEW:  # torch's own is for squarer ones
+        return torch.from_numpy(np.ascontiguousarray(x.numpy().T))
+    return x.t().contiguous()
 
 
 def _residual(layer: EncodecResnetBlock) -> Layer:

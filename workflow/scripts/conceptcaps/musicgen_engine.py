@@ -22,12 +22,10 @@ from transformers import MusicgenForConditionalGeneration
 from transformers.activations import ACT2FN
 
 from conceptcaps.draws import Sampling, draw_tokens, uniforms
-from conceptcaps.musicgen_cache import BLOCK, Blocks, Whole
+from conceptcaps.musicgen_cache import Dense, Growing, Whole, growing, room
 from conceptcaps.musicgen_codec import Decoder
 from conceptcaps.musicgen_weights import pack
 
-# CPU: kernels for fewer rows sum in another order, and a clip would depend on its neighbours.
-_FEWEST_ROWS = 4
 # GPU: one graph for so many steps; the cache is read up to the end of the bucket, masked.
 _STEP_BUCKET = 64
 
@@ -39,9 +37,9 @@ class _State:
     tokens: torch.Tensor  # [B, K, S + 1]; column 0 is the start token
     uniforms: torch.Tensor  # [S, B * K]
     finite: torch.Tensor  # [S, B]: whether all logits of a step were
-    steps: list[Whole | Blocks]  # per layer, of R rows; B in the first, where halves are the same
-    texts: list[Whole | Blocks]  # per layer, of B rows and N positions
-    silence: torch.Tensor  # [B, N]: -inf behind the end of a text, else zero
+    steps: list[Whole | Growing]  # per layer, of R rows; B in the first, where halves are the same
+    texts: list[Whole | Dense]  # per layer, of B rows
+    silence: torch.Tensor  # their mask: what is behind the end of a text is not heard
     position: torch.Tensor  # [1], GPU only: the step that a graph replays
     graphs: dict[int, torch.cuda.CUDAGraph] = field(default_factory=dict)
 
@@ -86,6 +84,7 @@ class Engine:
         self.delay = self.codebooks // self.channels - 1
         self.positions = config.max_position_embeddings
         self.heads, self.width = config.num_attention_heads, config.hidden_size
+        self.depth = self.width // self.heads
         self.vocabulary = config.vocab_size
         self.start = model.generation_config.decoder_start_token_id
         if self.start is None:
@@ -139,7 +138,7 @@ class Engine:
             self._replay(state, steps, sampling)
         else:
             for at in range(steps):
-                self._step(state, at, at + 1, sampling)
+                self._step(state, at, room(at + 1, self.depth), sampling)
         lags = [book // self.channels for book in range(rows)]
         codes = [state.tokens[:, k, lag + 1 : lag + 1 + frames] for k, lag in enumerate(lags)]
         broken = (~state.finite).int().max(dim=0)  # the first of equals
@@ -174,10 +173,11 @@ class Engine:
         key = (clips, steps, sampling, heard.shape)
         if self._kept and self._kept[0] == key:  # a GPU's graphs know these addresses
             state = self._kept[1]
-            for cache in state.steps:  # what is masked is multiplied by zero: no old NaN
-                cache.pair.zero_()
+            for cache in state.steps:
+                cache.clear()
         else:
             self._kept = None  # before the next cache is allocated
+            texts = [self._text_cache(clips, heard.shape[1]) for _ in self.weights.layers]
             state = _State(
                 tokens=torch.empty(
                     clips, self.codebooks, steps + 1, dtype=torch.long, device=self.device
@@ -186,30 +186,35 @@ class Engine:
                     steps, clips * self.codebooks, dtype=torch.float64, device=self.device
                 ),
                 finite=torch.empty(steps, clips, dtype=torch.bool, device=self.device),
-                steps=[self._cache(clips, steps, self.cache_dtype)]
-                + [self._cache(rows, steps, self.cache_dtype) for _ in self.weights.layers[1:]],
-                texts=[self._cache(clips, heard.shape[1], self.dtype) for _ in self.weights.layers],
-                silence=torch.empty(heard.shape, dtype=self.dtype, device=self.device),
+                steps=self._step_caches([clips] + [rows] * (len(self.weights.layers) - 1), steps),
+                texts=texts,
+                silence=texts[0].mask(~heard, self.dtype),
                 position=torch.zeros(1, dtype=torch.long, device=self.device),
             )
             self._kept = key, state
         for cache, layer in zip(state.texts, self.weights.layers, strict=True):
-            cache.fill((states @ layer.cross_kv).unflatten(2, (2, self.heads, -1)))
-        state.silence.zero_().masked_fill_(~heard, -torch.inf)
+            cache.fill(layer.cross_kv.product(states).unflatten(2, (2, self.heads, -1)))
+        state.silence.copy_(state.texts[0].mask(~heard, self.dtype))
         state.tokens.fill_(self.start)
         state.uniforms.copy_(torch.from_numpy(numbers.reshape(steps, -1)))
         state.position.zero_()
         return state
 
-    def _cache(self, rows: int, positions: int, dtype: torch.dtype) -> Whole | Blocks:
-        shape = rows, self.heads, positions, self.width // self.heads
-        if self.device.type == "cuda":
-            return Whole(*shape, dtype=dtype, device=self.device)
-        return Blocks(*shape, dtype=dtype)
+    def _step_caches(self, rows: list[int], steps: int) -> list[Whole] | list[Growing]:
+        shape = self.heads, steps, self.depth
+        if self.device.type == "cpu":
+            return growing(rows, *shape, dtype=self.cache_dtype)
+        return [Whole(n, *shape, dtype=self.cache_dtype, device=self.device) for n in rows]
+
+    def _text_cache(self, rows: int, positions: int) -> Whole | Dense:
+        shape = rows, self.heads, positions, self.depth
+        if self.device.type == "cpu":
+            return Dense(*shape, dtype=self.dtype)
+        return Whole(*shape, dtype=self.dtype, device=self.device)
 
     def _read(self, prompts: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the states of the texts [B, N, D], zero behind their ends, and where they are."""
-        lengths = [-(-len(prompt) // BLOCK) * BLOCK for prompt in prompts]
+        lengths = [room(len(prompt), self.depth) for prompt in prompts]
         ids = torch.zeros(len(prompts), max(lengths), dtype=torch.long)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):
@@ -231,7 +236,7 @@ class Engine:
         """Feed the tokens of step `at` and draw those of the next.
 
         `at` is a number or, inside a graph, the tensor `state.position`; the cache is read up to
-        `reach` > at, and masked behind `at` if that is a tensor.
+        `reach` > at, and masked behind `at`.
         """
         clips, books = state.tokens.shape[:2]
         logits = self._logits(state, at, reach, sampling.guidance_scale)
@@ -257,38 +262,35 @@ class Engine:
 
     def _logits(self, state: _State, at, reach: int, guidance_scale: float) -> torch.Tensor:
         """Return logits [B, K * V] float32 of the step `at`, guided."""
-        clips, reach_texts = state.silence.shape
+        clips = state.tokens.shape[0]
         rows = 2 * clips if guidance_scale > 1 else clips
         if isinstance(at, int):
             tokens, place = state.tokens[:, :, at], self.weights.positions[at]
-            future = torch.zeros(1, -(-reach // BLOCK) * BLOCK, dtype=self.dtype)
-            future[:, reach:] = -torch.inf
         else:
             tokens = state.tokens.index_select(2, at)[:, :, 0]
             place = self.weights.positions.index_select(0, at)
-            future = torch.zeros(1, reach, dtype=self.dtype, device=self.device)
-            later = torch.arange(reach, device=self.device) > at
-            future.masked_fill_(later, -torch.inf)
+        later = torch.arange(reach, device=self.device)[None] > at
+        future = state.steps[0].mask(later, self.dtype)
         x = F.embedding_bag(tokens + self.offsets, self.weights.embedding, mode="sum")
         x = x + place  # (B, D)
         for layer, steps, texts in zip(self.weights.layers, state.steps, state.texts, strict=True):
-            y = _product(_normed(x, layer.norms[0]), layer.qkv)
-            y = y.view(len(x), 3, self.heads, -1)
+            y = layer.qkv.product(_normed(x, layer.norms[0]))
+            y = y.view(x.shape[0], 3, self.heads, -1)
             steps.note(at, y[:, 1:])
-            _add_product(x, steps.attend(y[:, 0], reach, future), layer.out)
-            if len(x) < rows:  # the first layer: from here on the half without text is another
+            layer.out.add_product(x, steps.attend(y[:, 0], future))
+            if x.shape[0] < rows:  # the first layer: from here on the half without text is another
                 x = torch.cat([x, x])
             heard = x[:clips]
-            q = _product(_normed(heard, layer.norms[1]), layer.cross_q)
-            y = texts.attend(q.unflatten(1, (self.heads, -1)), reach_texts, state.silence)
-            _add_product(heard, y, layer.cross_out)
-            y = self.activation(_product(_normed(x, layer.norms[2]), layer.fc1))
-            _add_product(x, y, layer.fc2)
+            q = layer.cross_q.product(_normed(heard, layer.norms[1]))
+            y = texts.attend(q.view(clips, self.heads, -1), state.silence)
+            layer.cross_out.add_product(heard, y)
+            y = self.activation(layer.fc1.product(_normed(x, layer.norms[2])))
+            layer.fc2.add_product(x, y)
         x = _normed(x, self.weights.last_norm).float()
         if rows > clips:  # the heads are linear: guidance before them is half the work
             given, null = x[:clips], x[clips:]
             x = (given - null).mul_(guidance_scale).add_(null)
-        return _product(x, self.weights.heads)
+        return self.weights.heads.product(x)
 
     def _replay(self, state: _State, steps: int, sampling: Sampling) -> None:
         """Run all steps as CUDA graphs, one for each bucket of lengths."""
@@ -319,19 +321,3 @@ class Engine:
 def _normed(x: torch.Tensor, norm: tuple[torch.Tensor, torch.Tensor, float]) -> torch.Tensor:
     weight, bias, eps = norm
     return F.layer_norm(x, weight.shape, weight, bias, eps)
-
-
-def _product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return x [M, in] times weight [in, out]."""
-    short = 0 if x.is_cuda else _FEWEST_ROWS - len(x)
-    return x @ weight if short <= 0 else (F.pad(x, (0, 0, 0, short)) @ weight)[:-short]
-
-
-def _add_product(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> None:
-    """Add to x [M, out] the product of y [M, in] and weight [in, out]."""
-    short = 0 if x.is_cuda else _FEWEST_ROWS - len(x)
-    if short <= 0:
-        x.addmm_(y, weight)
-    else:
-        more = F.pad(x, (0, 0, 0, short)).addmm_(F.pad(y, (0, 0, 0, short)), weight)
-        x.copy_(more[:-short])

@@ -5,25 +5,23 @@ from dataclasses import dataclass
 import torch
 from transformers import MusicgenForConditionalGeneration
 
-from conceptcaps import hugepages
+from conceptcaps.matrices import Matrix, matrix
 
-# bytes: weights from memory, not from the processor's cache, are read faster by columns
-_SMALL = 2**20
 Norm = tuple[torch.Tensor, torch.Tensor, float]  # weight, bias, epsilon
 
 
 @dataclass
 class Layer:
-    """Weights of one decoder layer; linear ones are [in, out], of width D."""
+    """Weights of one decoder layer of width D."""
 
     norms: list[Norm]  # before self-attention, cross-attention, feed-forward
-    qkv: torch.Tensor  # [D, 3D]; queries come out divided by the root of a head's width
-    out: torch.Tensor
-    cross_q: torch.Tensor  # divided as well
-    cross_kv: torch.Tensor  # [D, 2D]
-    cross_out: torch.Tensor
-    fc1: torch.Tensor
-    fc2: torch.Tensor
+    qkv: Matrix  # D to 3D
+    out: Matrix
+    cross_q: Matrix
+    cross_kv: Matrix  # D to 2D
+    cross_out: Matrix
+    fc1: Matrix
+    fc2: Matrix
 
 
 @dataclass
@@ -34,7 +32,7 @@ class Weights:
     positions: torch.Tensor  # [the most steps, D]
     layers: list[Layer]
     last_norm: Norm
-    heads: torch.Tensor  # [D, K * V] float32
+    heads: Matrix  # D to K * V, float32
 
 
 def pack(
@@ -50,22 +48,11 @@ def pack(
     def packed(*weights: torch.Tensor, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.cat([weight.detach().to(device, dtype) for weight in weights])
 
-    def joined(*weights: torch.Tensor, dtype: torch.dtype = dtype) -> torch.Tensor:
-        return packed(*weights, dtype=dtype).t()
-
-    def placed(**matrices: torch.Tensor) -> dict[str, torch.Tensor]:
-        """On a CPU lay weights out together: small ones by rows, which its products read faster."""
-        if device.type != "cpu":
-            return matrices
-        small = max(matrix.nbytes for matrix in matrices.values()) <= _SMALL
-        laid = hugepages.gather([m if small else m.t() for m in matrices.values()])
-        return {name: m if small else m.t() for name, m in zip(matrices, laid, strict=True)}
+    def joined(*linears: torch.nn.Linear, dtype: torch.dtype = dtype) -> Matrix:
+        return matrix(packed(*map(_weight, linears), dtype=dtype))
 
     def norm(module: torch.nn.LayerNorm) -> Norm:
         return packed(module.weight), packed(module.bias), module.eps
-
-    def query(attention) -> torch.Tensor:
-        return _weight(attention.q_proj).float() * attention.head_dim**-0.5
 
     def layer(module) -> Layer:
         own, text = module.self_attn, module.encoder_attn
@@ -75,15 +62,13 @@ def pack(
                 norm(module.encoder_attn_layer_norm),
                 norm(module.final_layer_norm),
             ],
-            **placed(
-                qkv=joined(query(own), *map(_weight, (own.k_proj, own.v_proj))),
-                out=joined(_weight(own.out_proj)),
-                cross_q=joined(query(text)),
-                cross_kv=joined(*map(_weight, (text.k_proj, text.v_proj))),
-                cross_out=joined(_weight(text.out_proj)),
-                fc1=joined(_weight(module.fc1)),
-                fc2=joined(_weight(module.fc2)),
-            ),
+            qkv=joined(own.q_proj, own.k_proj, own.v_proj),
+            out=joined(own.out_proj),
+            cross_q=joined(text.q_proj),
+            cross_kv=joined(text.k_proj, text.v_proj),
+            cross_out=joined(text.out_proj),
+            fc1=joined(module.fc1),
+            fc2=joined(module.fc2),
         )
 
     decoder = model.decoder.model.decoder
@@ -92,7 +77,7 @@ def pack(
         positions=packed(decoder.embed_positions.weights),
         layers=[layer(module) for module in decoder.layers],
         last_norm=norm(decoder.layer_norm),
-        **placed(heads=joined(*map(_weight, model.decoder.lm_heads), dtype=torch.float32)),
+        heads=joined(*model.decoder.lm_heads, dtype=torch.float32),
     )
 
 

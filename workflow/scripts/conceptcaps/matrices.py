@@ -1,0 +1,88 @@
+"""Matrices that few rows are multiplied by again and again, laid out once for that.
+
+So few rows make a product as fast as its matrix is read. On a CPU a float32 matrix is kept in
+float16 where that loses nothing, since published weights often were float16 before: half the bytes,
+the same numbers, sums in float32 (FBGEMM, by way of torch's dynamic quantisation). Any other one is
+packed for oneDNN. Both give a row the same bits beside any others, which the product that torch
+chooses does not, and are faster, for four rows by far.
+"""
+
+import torch
+import torch.nn.functional as F
+
+# CPU: kernels for fewer rows sum in another order, and a clip would depend on its neighbours.
+_FEWEST_ROWS = 4
+_USUAL_ROWS = 32  # a hint, for oneDNN
+
+_half = torch.ops.quantized.linear_dynamic_fp16.default
+_packed = torch.ops.mkldnn._linear_pointwise.default
+
+
+class Plain:
+    """A matrix [in, out] as it is: on a GPU, or of another precision.
+
+    Attributes:
+        nbytes: of memory that a product reads.
+    """
+
+    def __init__(self, weight: torch.Tensor):
+        """Take the weight of a linear layer, [out, in]."""
+        self.weight, self.nbytes = weight.t(), weight.nbytes
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x [..., in] times the matrix."""
+        return x @ self.weight
+
+    def add_product(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add to x [M, out] the product of y [M, in]."""
+        x.addmm_(y, self.weight)
+
+
+class Half:
+    """A float32 matrix whose numbers are all those of float16."""
+
+    def __init__(self, weight: torch.Tensor):
+        """As of `Plain`."""
+        self.weight = torch.ops.quantized.linear_prepack_fp16(weight, None)
+        self.nbytes = weight.nbytes // 2
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """As of `Plain`."""
+        return _half(x, self.weight)
+
+    def add_product(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """As of `Plain`."""
+        x.add_(self.product(y))
+
+
+class Packed:
+    """Any float32 matrix, for oneDNN."""
+
+    def __init__(self, weight: torch.Tensor):
+        """As of `Plain`."""
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
+        self.nbytes = weight.nbytes
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """As of `Plain`."""
+        if x.dim() > 2 or x.shape[0] >= _FEWEST_ROWS:
+            return _packed(x, self.weight, None, "none", [], None)
+        few = x.shape[0]
+        return self.product(F.pad(x, (0, 0, 0, _FEWEST_ROWS - few)))[:few]
+
+    def add_product(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """As of `Plain`."""
+        x.add_(self.product(y))
+
+
+Matrix = Plain | Half | Packed
+
+
+def matrix(weight: torch.Tensor) -> Matrix:
+    """Return the matrix of a linear layer's weight [out, in], on its device and of its dtype."""
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return Plain(weight)
+    fbgemm = torch.backends.quantized.engine in ("x86", "fbgemm")
+    if fbgemm and torch.equal(weight.half().float(), weight):
+        return Half(weight)
+    return Packed(weight) if torch.backends.mkldnn.is_available() else Plain(weight)
