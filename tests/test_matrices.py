@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from conceptcaps import matrices
 from conceptcaps.matrices import Half, Packed, Plain, matrix
 
 SIZES = [(192, 576), (768, 192), (24, 40), (4096, 1024)]  # in, out
@@ -62,17 +63,15 @@ def test_a_matrix_is_kept_in_half_the_memory_only_if_nothing_is_lost():
     assert 2 * matrix(exact).nbytes == matrix(other).nbytes == exact.nbytes
 
 
-def test_other_precisions_and_processors_are_served_as_they_are():
+def test_other_precisions_and_processors_are_served_as_they_are(monkeypatch):
     weight = weight_of(24, 40, half=True)
     kept = matrix(weight.bfloat16())
     assert isinstance(kept, Plain)
     assert kept.product(rows_of(24).bfloat16()).dtype == torch.bfloat16
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = "qnnpack"  # as where there is no FBGEMM
-    try:
-        assert isinstance(matrix(weight), Packed)
-    finally:
-        torch.backends.quantized.engine = before
+    monkeypatch.delattr(torch, "fbgemm_pack_gemm_matrix_fp16")  # as one day, or on another CPU
+    matrices._has_fbgemm.cache_clear()
+    assert isinstance(matrix(weight), Packed)
+    matrices._has_fbgemm.cache_clear()
 
 
 def test_a_batch_of_texts_is_one_product():
