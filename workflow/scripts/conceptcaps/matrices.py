@@ -17,8 +17,6 @@ import torch.nn.functional as F
 _FEWEST_ROWS = 4
 _USUAL_ROWS = 32  # a hint, for oneDNN
 
-_packed = torch.ops.mkldnn._linear_pointwise.default
-
 
 class Plain:
     """A matrix [in, out] as it is: on a GPU, or of another precision.
@@ -63,12 +61,13 @@ class Packed:
     def __init__(self, weight: torch.Tensor):
         """As of `Plain`."""
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS)
+        self._multiply = torch.ops.mkldnn._linear_pointwise.default
         self.nbytes = weight.nbytes
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
         """As of `Plain`."""
         if x.dim() > 2 or x.shape[0] >= _FEWEST_ROWS:
-            return _packed(x, self.weight, None, "none", [], None)
+            return self._multiply(x, self.weight, None, "none", [], None)
         few = x.shape[0]
         return self.product(F.pad(x, (0, 0, 0, _FEWEST_ROWS - few)))[:few]
 

@@ -66,10 +66,8 @@ class Dense:
     def fill(self, pairs: torch.Tensor) -> None:
         """As of `Whole`."""
         keys, values = pairs.unbind(2)
-        self.keys.view(len(pairs), self.heads, *self.keys.shape[1:]).copy_(keys.permute(0, 2, 3, 1))
-        self.values.view(len(pairs), self.heads, *self.values.shape[1:]).copy_(
-            values.transpose(1, 2)
-        )
+        self.keys.unflatten(0, (-1, self.heads)).copy_(keys.permute(0, 2, 3, 1))
+        self.values.unflatten(0, (-1, self.heads)).copy_(values.transpose(1, 2))
 
     def mask(self, silent: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """As of `Whole`."""
