@@ -1,6 +1,7 @@
 """The miniature's checks: the judge hears what is played, figures and bounds are what they say."""
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from conceptcaps import (
 )
 from conceptcaps.clips import iter_clips
 
-ZOO = Path(__file__).resolve().parent.parent / "resources/mini/models"
+ROOT = Path(__file__).resolve().parent.parent
+ZOO = ROOT / "resources/mini/models"
 WORLD = {"clip_s": 4.0, "sampling_rate_hz": 16000}
 ITEMS = 24
 
@@ -202,6 +204,16 @@ def test_a_check_fails_where_its_bound_is_broken(tmp_path, change, fails):
     assert all(set(check) == {"name", "value", "bound", "holds"} for check in checks)
     assert len(checks) == 32
     assert f"{32 - len(fails)} of 32 hold" in mini_checks.summary(checks)
+
+
+def test_every_check_is_explained(tmp_path):
+    files = write_figures(tmp_path)
+    mini_checks.check(**files)
+    page = (ROOT / "docs/metrics_miniature.md").read_text()
+    table = re.findall(r"^\| (`.+) \|.+\|$", page, flags=re.MULTILINE)
+    explained = [name for row in table for name in re.findall(r"`(\w+)`", row)]
+    names = [check["name"] for check in json.loads(files["output"].read_text())]
+    assert sorted(explained) == sorted(names)
 
 
 def test_the_gate_is_measured_on_first_drafts_and_on_what_it_kept():

@@ -58,9 +58,11 @@ def headline(results: Path) -> str:
         lines.append(f"{what:<58} {found:8d} of {len(rows)}")
     if (results / "checks.json").is_file():
         lines += ["", mini_checks.summary(read_json(results / "checks.json"))]
+        lines.append("  what each one says: docs/metrics_miniature.md")
     lines += ["", "arms: conceptcaps = fine-tuned, base = not tuned, zero_shot = no tags given;"]
     lines += [
-        "floors, ceilings: human, tag_concat, template, shuffled = a human caption of others."
+        "floors, ceilings: human, tag_concat, template, shuffled = a human caption of others,",
+        "fluent and off topic: a metric in which it beats base rewards style.",
     ]
     return "\n".join(lines)
 
