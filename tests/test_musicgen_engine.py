@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from conceptcaps.draws import Sampling, draw_tokens, philox4x32, uniforms
-from conceptcaps.musicgen_cache import Whole
+from conceptcaps.musicgen_cache import Whole, room
 from conceptcaps.musicgen_engine import Engine
 
 LENGTHS = (3, 21, 9, 40, 1, 16)  # tokens of the prompts: within and beyond a bucket
@@ -211,11 +211,13 @@ def test_broken_logits_name_clip_and_step(tiny):
 
 @torch.inference_mode()
 def test_what_a_batch_left_in_the_cache_does_not_reach_the_next(tiny):
-    engine, sampling = Engine(tiny), SAMPLED
-    fresh, _ = engine.compose(prompts(), range(6), frames=12, sampling=sampling)
+    engine, frames = Engine(tiny), 150
+    assert len({room(at, engine.depth) for at in range(1, frames)}) > 2  # the cache grows
+    fresh, _ = engine.compose(prompts(), range(6), frames=frames, sampling=SAMPLED)
     for cache in engine._kept[1].steps:
-        cache.memory.fill_(torch.nan)  # zero times this is not zero
-    again, broken = engine.compose(prompts(), range(6), frames=12, sampling=sampling)
+        for memory in (cache.memory, *cache.spare):
+            memory.fill_(torch.nan)  # zero times this is not zero
+    again, broken = engine.compose(prompts(), range(6), frames=frames, sampling=SAMPLED)
     assert torch.equal(again, fresh)
     assert broken.tolist() == [-1] * 6
 

@@ -18,27 +18,41 @@ _FEWEST_ROWS = 4
 _USUAL_ROWS = 32  # a hint, for oneDNN
 
 
-class Plain:
-    """A matrix [in, out] as it is: on a GPU, or of another precision.
+class Matrix:
+    """A matrix [in, out] of a linear layer.
 
     Attributes:
         nbytes: of memory that a product reads.
     """
+
+    nbytes: int
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x [..., in] times the matrix."""
+        raise NotImplementedError
+
+    def add_product(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Add to x [M, out] the product of y [M, in]."""
+        x.add_(self.product(y))
+
+
+class Plain(Matrix):
+    """As it is: on a GPU, of another precision, or where torch has neither of the others."""
 
     def __init__(self, weight: torch.Tensor):
         """Take the weight of a linear layer, [out, in]."""
         self.weight, self.nbytes = weight.t(), weight.nbytes
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x [..., in] times the matrix."""
+        """As of `Matrix`."""
         return x @ self.weight
 
     def add_product(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """Add to x [M, out] the product of y [M, in]."""
+        """As of `Matrix`, in one step."""
         x.addmm_(y, self.weight)
 
 
-class Half:
+class Half(Matrix):
     """A float32 matrix whose numbers are all those of float16."""
 
     def __init__(self, weight: torch.Tensor):
@@ -47,15 +61,11 @@ class Half:
         self.nbytes = weight.nbytes // 2
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
-        """As of `Plain`."""
+        """As of `Matrix`."""
         return torch.fbgemm_linear_fp16_weight_fp32_activation(x, self.weight, None)
 
-    def add_product(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """As of `Plain`."""
-        x.add_(self.product(y))
 
-
-class Packed:
+class Packed(Matrix):
     """Any float32 matrix, for oneDNN."""
 
     def __init__(self, weight: torch.Tensor):
@@ -65,18 +75,11 @@ class Packed:
         self.nbytes = weight.nbytes
 
     def product(self, x: torch.Tensor) -> torch.Tensor:
-        """As of `Plain`."""
+        """As of `Matrix`."""
         if x.dim() > 2 or x.shape[0] >= _FEWEST_ROWS:
             return self._multiply(x, self.weight, None, "none", [], None)
         few = x.shape[0]
         return self.product(F.pad(x, (0, 0, 0, _FEWEST_ROWS - few)))[:few]
-
-    def add_product(self, x: torch.Tensor, y: torch.Tensor) -> None:
-        """As of `Plain`."""
-        x.add_(self.product(y))
-
-
-Matrix = Plain | Half | Packed
 
 
 def matrix(weight: torch.Tensor) -> Matrix:

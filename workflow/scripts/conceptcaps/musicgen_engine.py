@@ -175,6 +175,7 @@ class Engine:
             state = self._kept[1]
             for cache in state.steps:
                 cache.clear()
+            state.silence.copy_(state.texts[0].mask(~heard, self.dtype))
         else:
             self._kept = None  # before the next cache is allocated
             texts = [self._text_cache(clips, heard.shape[1]) for _ in self.weights.layers]
@@ -194,7 +195,6 @@ class Engine:
             self._kept = key, state
         for cache, layer in zip(state.texts, self.weights.layers, strict=True):
             cache.fill(layer.cross_kv.product(states).unflatten(2, (2, self.heads, -1)))
-        state.silence.copy_(state.texts[0].mask(~heard, self.dtype))
         state.tokens.fill_(self.start)
         state.uniforms.copy_(torch.from_numpy(numbers.reshape(steps, -1)))
         state.position.zero_()
